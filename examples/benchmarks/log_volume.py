@@ -1,0 +1,199 @@
+"""Value and gradient of the log volume of PosteriorMetric, against two other ways to compute it.
+
+- ``dense``: the published algorithm, ``[B, K, d, d]`` tensors and a gradient written out with them
+  (https://github.com/clementchadebec/geometric_perspective_on_vaes, written here from its formulas,
+  with the right gradient).
+- ``broadcast``: what a good PyTorch user would write, ``[B, K, d]`` tensors and autograd.
+- ``half broadcast``: the same with the sum over centroids as a matrix product, which leaves one
+  ``[B, K, d]`` tensor, the differences.
+- ``floor``: five matrix products of the sizes that any way by matrix products takes, alone.
+
+    python examples/benchmarks/log_volume.py [--quick] [--threads N] [--device cuda]
+
+prints a Markdown table of times, in microseconds, and of peak memory above the inputs. All ways are
+checked against each other before they are timed. They are timed in turn, so that they share the
+machine's weather; each figure is the median over the rounds.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from pythae_geometric.geometry import PosteriorMetric
+
+
+def dense(metric, z):
+    """The published algorithm: the metric tensor and its derivative from dense tensors."""
+    c, P = metric.centroids, torch.diag_embed(metric.precisions)
+    difference = (z.unsqueeze(1) - c).unsqueeze(-1)
+    distance = (difference.mT @ P @ difference).squeeze((-1, -2))
+    w = torch.exp(-distance / metric.temperature**2)
+    weighted = w[..., None, None] * P
+    G = weighted.sum(1) + metric.regularization * torch.eye(z.shape[1], device=z.device)
+    G_inv = torch.linalg.inv(G)
+    # ½ tr(G⁻¹ ∂G), with ∂G = Σ_k P_k ∂w_k and ∂w_k = -2 w_k P_k (z - c_k) / ρ²
+    trace = (G_inv.unsqueeze(1) @ weighted).diagonal(dim1=-2, dim2=-1).sum(-1)
+    grad = -(trace[..., None, None] * (P @ difference)).sum(1) / metric.temperature**2
+    return 0.5 * torch.logdet(G), grad.squeeze(-1)
+
+
+def broadcast(metric, z):
+    """Tensors broadcast to [B, K, d], and autograd."""
+    return by_autograd(metric, z, lambda w, P: (w.unsqueeze(-1) * P).sum(1))
+
+
+def half_broadcast(metric, z):
+    """Differences broadcast to [B, K, d], a matrix product, and autograd."""
+    return by_autograd(metric, z, torch.matmul)
+
+
+def by_autograd(metric, z, weighted_sum):
+    z = z.detach().requires_grad_()
+    difference = z.unsqueeze(1) - metric.centroids
+    distance = (difference.square() * metric.precisions).sum(-1)
+    w = torch.exp(-distance / metric.temperature**2)
+    g = weighted_sum(w, metric.precisions) + metric.regularization
+    log_volume = 0.5 * g.log().sum(-1)
+    (grad,) = torch.autograd.grad(log_volume.sum(), z)
+    return log_volume.detach(), grad
+
+
+def ours(metric, z):
+    return metric.log_volume_and_grad(z)
+
+
+def make_floor(metric, B):
+    """The products alone: two for the distances, one for the metric, two for the gradient."""
+    P = metric.precisions
+    K, d = P.shape
+    like = {"dtype": P.dtype, "device": P.device}
+    z, w = torch.rand(B, d, **like), torch.rand(B, K, **like)
+    P_t, both = P.mT.contiguous(), torch.cat([P, P * metric.centroids], -1)
+
+    def floor(metric, _):
+        return z @ P_t, z @ P_t, w @ P, z @ P_t, w @ both
+
+    return floor
+
+
+def problem(d, K, B, device):
+    generator = torch.Generator().manual_seed(0)
+    centroids = torch.randn(K, d, generator=generator)
+    # Variances from 0.05 to 1, as of a trained VAE; the temperature is the paper's.
+    precisions = torch.exp(3 * torch.rand(K, d, generator=generator))
+    distance = torch.cdist(centroids, centroids).fill_diagonal_(torch.inf)
+    metric = PosteriorMetric(centroids, precisions, float(distance.amin(-1).max()))
+    z = centroids[torch.randint(K, (B,), generator=generator)]
+    z = z + 0.5 * torch.randn(B, d, generator=generator)
+    return metric.to(device), z.to(device)
+
+
+def synchronize(z):
+    if z.is_cuda:
+        torch.cuda.synchronize()
+
+
+def measure(ways, metric, z, seconds):
+    """Median time of each way, in microseconds, over interleaved rounds."""
+    calls = {}
+    for name, way in ways.items():
+        for _ in range(3):
+            way(metric, z)
+        synchronize(z)
+        start = time.perf_counter()
+        way(metric, z)
+        synchronize(z)
+        calls[name] = max(1, int(seconds / 20 / (time.perf_counter() - start)))
+    times = {name: [] for name in ways}
+    for _ in range(20):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                way(metric, z)
+            synchronize(z)
+            times[name].append((time.perf_counter() - start) / calls[name])
+    return {name: 1e6 * statistics.median(t) for name, t in times.items()}
+
+
+def peak_memory(way, metric, z):
+    """Largest sum of live allocations during a call, in MB."""
+    if z.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        way(metric, z)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        way(metric, z)
+    live = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak / 1e6
+
+
+def agree(metric, z):
+    value, grad = ours(metric, z)
+    for other in (dense, broadcast):
+        other_value, other_grad = other(metric, z)
+        torch.testing.assert_close(value, other_value, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(grad, other_grad, rtol=1e-3, atol=1e-2)
+
+
+COLUMNS = (
+    "d", "K", "B", "ours", "floor", "ours / floor", "half broadcast / ours", "broadcast / ours",
+    "dense / ours", "MB ours", "MB broadcast", "MB dense",
+)  # fmt: skip
+
+
+def table(sizes, device, seconds, with_dense):
+    print("| " + " | ".join(COLUMNS) + " |\n|" + " --: |" * len(COLUMNS))
+    for d, K, B in sizes:
+        metric, z = problem(d, K, B, device)
+        ways = {
+            "ours": ours,
+            "floor": make_floor(metric, B),
+            "half": half_broadcast,
+            "broadcast": broadcast,
+        }
+        if with_dense(d, K, B):
+            agree(metric, z)
+            ways["dense"] = dense
+        t = measure(ways, metric, z, seconds)
+        memory = {name: peak_memory(way, metric, z) for name, way in ways.items()}
+        row = [d, K, B, f"{t['ours']:.0f}", f"{t['floor']:.0f}", f"{t['ours'] / t['floor']:.1f}"]
+        row += [
+            f"{t[name] / t['ours']:.1f}" if name in t else "-"
+            for name in ("half", "broadcast", "dense")
+        ]
+        row += [
+            f"{memory[name]:.3g}" if name in memory else "-"
+            for name in ("ours", "broadcast", "dense")
+        ]
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes and few rounds")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, float32\n")
+    if args.quick:
+        table([(2, 10, 50), (4, 20, 50)], args.device, 0.02, lambda *_: True)
+        return
+    sizes = [(16, 100, 500)]
+    sizes += [(d, 100, 500) for d in (2, 4, 8, 32, 64, 128)]
+    sizes += [(16, K, 500) for K in (10, 30, 300, 1000)]
+    sizes += [(16, 100, B) for B in (50, 5000)]
+    # Dense tensors of more than 2 GB are left out.
+    table(sizes, args.device, 2.0, lambda d, K, B: 4 * B * K * d * d < 2e9)
+
+
+if __name__ == "__main__":
+    main()

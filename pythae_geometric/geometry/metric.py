@@ -1,0 +1,84 @@
+"""The vocabulary that every Riemannian metric of this package shares."""
+
+import torch
+from torch import nn
+
+
+class DegenerateMetricError(ValueError):
+    """The metric tensor is not positive definite at some point."""
+
+
+class Metric(nn.Module):
+    r"""A Riemannian metric on :math:`\mathbb{R}^d`, evaluated at whole batches of points.
+
+    A metric is a module whose ``forward`` maps points ``z`` of shape ``[B, d]`` to tensors ``G(z)``
+    of shape ``[B, d, d]``, symmetric and positive definite. Everything else here follows from it;
+    a subclass overrides what it knows in closed form.
+
+    Example:
+        >>> class Hyperbolic(Metric):  # the upper half plane, (dx² + dy²) / y²
+        ...     def forward(self, z):
+        ...         return torch.diag_embed(z[:, 1:].expand(-1, 2) ** -2)
+        >>> Hyperbolic().log_volume(torch.tensor([[0.0, 2.0]]))  # -log y²
+        tensor([-1.3863])
+    """
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """The metric tensor ``G(z)``, ``[B, d] -> [B, d, d]``."""
+        raise NotImplementedError
+
+    def inner(self, z: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        r"""Inner product :math:`u^\top G(z) v` of tangent vectors ``[B, d]`` at ``z``: ``[B]``."""
+        return torch.einsum("bi,bij,bj->b", u, self(z), v)
+
+    def norm(self, z: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        r"""Norm :math:`\sqrt{u^\top G(z) u}` of tangent vectors ``[B, d]`` at ``z``: ``[B]``."""
+        return self.inner(z, u, u).clamp(min=0).sqrt()
+
+    def cholesky(self, z: torch.Tensor) -> torch.Tensor:
+        r"""Lower triangular ``L`` with :math:`L L^\top = G(z)`, ``[B, d, d]``.
+
+        Raises:
+            DegenerateMetricError: where ``G(z)`` is not positive definite.
+        """
+        return _cholesky(self(z))
+
+    def log_volume(self, z: torch.Tensor) -> torch.Tensor:
+        r"""Log volume element :math:`\log\sqrt{\det G(z)}`, ``[B, d] -> [B]``."""
+        return self.cholesky(z).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def log_volume_and_grad(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log volume ``[B]`` and its gradient in ``z``, ``[B, d]``, both detached."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            log_volume = self.log_volume(z)
+            (grad,) = torch.autograd.grad(log_volume.sum(), z)
+        return log_volume.detach(), grad
+
+    def inverse_sqrt(self, z: torch.Tensor) -> torch.Tensor:
+        r"""The symmetric positive definite :math:`G(z)^{-1/2}`, ``[B, d, d]``.
+
+        Raises:
+            DegenerateMetricError: where ``G(z)`` is not positive definite.
+        """
+        eigenvalues, eigenvectors = torch.linalg.eigh(self(z))
+        if not bool((eigenvalues > 0).all()):
+            raise DegenerateMetricError(_degenerate_message(eigenvalues[:, 0]))
+        return eigenvectors * eigenvalues.rsqrt().unsqueeze(-2) @ eigenvectors.mT
+
+
+def _cholesky(G: torch.Tensor) -> torch.Tensor:
+    L, info = torch.linalg.cholesky_ex(G)
+    if bool((info > 0).any()) or not bool(torch.isfinite(L.diagonal(dim1=-2, dim2=-1)).all()):
+        smallest = torch.linalg.eigvalsh(torch.nan_to_num(G.detach(), posinf=0.0, neginf=0.0))
+        raise DegenerateMetricError(_degenerate_message(smallest[:, 0]))
+    return L
+
+
+def _degenerate_message(smallest_eigenvalues: torch.Tensor) -> str:
+    return (
+        f"The metric tensor is not positive definite at some of the {len(smallest_eigenvalues)} "
+        f"points (smallest eigenvalue {smallest_eigenvalues.min().item():.3g}): the map that "
+        "defines it has collapsed a direction there or is not finite. Move the points, or add a "
+        "regularisation to the metric."
+    )

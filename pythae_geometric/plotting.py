@@ -1,0 +1,101 @@
+"""Pictures: grids of images, and maps of a latent plane. Needs the extra ``viz`` (matplotlib).
+
+Every function draws on the ``Axes`` it is given, or on a new figure, and returns the ``Axes``; save
+with ``ax.figure.savefig(path)``.
+"""
+
+import math
+
+import torch
+
+from ._extras import require
+from .geometry import Metric
+
+
+def image_grid(images, columns: int | None = None, title: str | None = None, ax=None):
+    """Draw images side by side.
+
+    Args:
+        images: ``[N, 1 or 3, height, width]``, in [0, 1].
+        columns: images in a row; None: as many as make the grid square.
+        title: text above the grid.
+        ax: the ``Axes`` to draw on; None: those of a new figure.
+
+    Raises:
+        ValueError: if there are no images, or they are of another shape.
+    """
+    images = torch.as_tensor(images).detach().cpu()
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise ValueError(
+            f"images must have shape [N >= 1, 1 or 3, height, width], got {list(images.shape)}."
+        )
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    # A white frame one pixel wide parts the images, and fills the cells that are left.
+    cells = torch.ones(rows * columns, images.shape[1], images.shape[2] + 1, images.shape[3] + 1)
+    cells[: len(images), :, :-1, :-1] = images.clamp(0, 1)
+    grid = cells.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    ax = ax or _new_axes(columns, rows)
+    ax.imshow(grid[:-1, :-1].numpy().squeeze(), cmap="gray", vmin=0, vmax=1)
+    ax.set_axis_off()
+    if title:
+        ax.set_title(title)
+    return ax
+
+
+def latent_map(
+    metric: Metric,
+    points: torch.Tensor,
+    labels=None,
+    curves: torch.Tensor | None = None,
+    resolution: int = 200,
+    ax=None,
+):
+    r"""Draw a latent plane coloured by its log volume :math:`\log\sqrt{\det G}`, with points on it.
+
+    Args:
+        metric: of a plane (d = 2).
+        points: ``[N, 2]``, such as the embeddings of a data set.
+        labels: numbers ``[N]`` that colour the points.
+        curves: ``[T, M, 2]``, M curves or chains to draw over the map; each start is marked.
+        resolution: pixels along a side.
+        ax: the ``Axes`` to draw on; None: those of a new figure.
+
+    Raises:
+        ValueError: if the points are not in a plane.
+    """
+    points = torch.as_tensor(points).detach().cpu()
+    if points.dim() != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise ValueError(
+            f"A latent map is of a plane: points must be [N >= 1, 2], got {list(points.shape)}. "
+            "Train a model with latent_dim=2, or project."
+        )
+    low, high = points.amin(0), points.amax(0)
+    margin = 0.08 * (high - low) + 1e-3
+    low, high = low - margin, high + margin
+    axes = [torch.linspace(float(a), float(b), resolution) for a, b in zip(low, high, strict=True)]
+    where = next(metric.buffers(), None)
+    where = next(metric.parameters(), points) if where is None else where
+    with torch.no_grad():
+        volume = metric.log_volume(torch.cartesian_prod(*axes).to(where))
+    volume = volume.reshape(resolution, resolution).T.cpu().numpy()
+
+    ax = ax or _new_axes(10, 8)
+    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    picture = ax.imshow(volume, origin="lower", extent=extent, cmap="magma", aspect="auto")
+    ax.figure.colorbar(picture, ax=ax, label="log volume")
+    colours = {"color": "white"} if labels is None else {"c": labels, "cmap": "tab10"}
+    scatter = ax.scatter(*points.T.numpy(), s=6, linewidths=0, **colours)
+    if labels is not None:
+        ax.legend(*scatter.legend_elements(num=None), title="Label", loc="upper left", fontsize=8)
+    if curves is not None:
+        curves = torch.as_tensor(curves).detach().cpu().numpy()
+        ax.plot(*curves.transpose(2, 0, 1), color="cyan", linewidth=1)
+        ax.scatter(*curves[0].T, s=14, color="cyan", edgecolors="black", linewidths=0.5, zorder=3)
+    ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="$z_1$", ylabel="$z_2$")
+    return ax
+
+
+def _new_axes(columns: float, rows: float):
+    pyplot = require("matplotlib.pyplot", "viz")
+    return pyplot.subplots(figsize=(0.7 * columns, 0.7 * rows), layout="constrained")[1]

@@ -1,0 +1,141 @@
+"""The posteriors of a trained variational autoencoder on a data set."""
+
+import numpy as np
+import torch
+from pythae.data.datasets import collate_dataset_output
+from pythae.models import VAE_IAF, BaseAE, PoincareVAE, VAE_LinNF
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+
+@torch.no_grad()
+def encode(
+    model: BaseAE, data, batch_size: int, device: str, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Posterior means and log variances of a data set, read and encoded batch by batch.
+
+    Args:
+        model: a pythae model whose encoder returns ``embedding`` and ``log_covariance``, in
+            evaluation mode.
+        data: array or tensor ``[N, *input_dim]``, or a ``Dataset`` that returns ``data``.
+        batch_size: how many are encoded at a time.
+        device: where the model is.
+        dtype: of the model.
+
+    Returns:
+        Means and log variances, both ``[N, d]`` on the CPU.
+
+    Raises:
+        TypeError: if the data are not numbers, or the encoder gives no log variances.
+        ValueError: if the data are empty, of a wrong shape or not finite, or the posteriors are
+            not.
+    """
+    number = _check_data(data)
+    input_dim = model.model_config.input_dim
+    means = log_vars = None
+    done = 0
+    with tqdm(total=number, desc="Encoding", disable=None, leave=False) as bar:
+        for x in _batches(data, batch_size):
+            if input_dim is not None and tuple(x.shape[1:]) != tuple(input_dim):
+                raise ValueError(
+                    f"train_data must have shape [N, {', '.join(map(str, input_dim))}], the "
+                    f"model's input_dim, got [N, {', '.join(map(str, x.shape[1:]))}]."
+                )
+            if not bool(torch.isfinite(x).all()):
+                raise ValueError(
+                    f"train_data contain NaN or infinity between rows {done} and "
+                    f"{done + len(x) - 1}: remove those rows."
+                )
+            mean, log_var = _posterior(model, x.to(device, dtype))
+            if means is None:
+                means = torch.empty(number, mean.shape[1], dtype=mean.dtype)
+                log_vars = torch.empty_like(means)
+            means[done : done + len(x)] = mean
+            log_vars[done : done + len(x)] = log_var
+            done += len(x)
+            bar.update(len(x))
+    return means, log_vars
+
+
+@torch.no_grad()
+def to_decoder_space(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
+    """Carry points of the space of the posteriors to the space that the decoder takes.
+
+    The two differ in pythae's models with a normalizing flow after the posterior, and in the
+    Poincaré VAE, whose points are projected on its ball.
+    """
+    if isinstance(model, VAE_IAF):
+        return model.iaf_flow.inverse(z).out
+    if isinstance(model, VAE_LinNF):
+        for flow in model.net:
+            z = flow(z).out
+        return z
+    if isinstance(model, PoincareVAE):
+        radius = (1 - 1e-3) / model.model_config.curvature**0.5
+        return z * (radius / z.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+    return z
+
+
+def _check_data(data) -> int:
+    if data is None:
+        raise ValueError(
+            "fit needs train_data, the data whose posteriors make the metric: pass them to fit, or "
+            "as GenerationPipeline's train_data."
+        )
+    if isinstance(data, Dataset):
+        if len(data) == 0:
+            raise ValueError("train_data are empty: at least one point is needed.")
+        return len(data)
+    if not isinstance(data, (np.ndarray, torch.Tensor)):
+        raise TypeError(
+            "train_data must be a numpy array, a torch tensor or a Dataset that returns 'data', "
+            f"got {type(data).__name__}."
+        )
+    is_real = data.dtype.kind in "fiub" if isinstance(data, np.ndarray) else not data.is_complex()
+    if not is_real:
+        raise TypeError(
+            f"train_data must hold real numbers, got an array of {data.dtype}: convert it to "
+            "float32."
+        )
+    if data.ndim == 0 or len(data) == 0:
+        raise ValueError(
+            f"train_data are empty (shape {list(data.shape)}): at least one point is needed."
+        )
+    return len(data)
+
+
+def _batches(data, batch_size: int):
+    if isinstance(data, Dataset):
+        for batch in DataLoader(data, batch_size=batch_size, collate_fn=collate_dataset_output):
+            if "data" not in batch:
+                raise ValueError(
+                    "train_data is a Dataset that does not return 'data': let __getitem__ return "
+                    "a DatasetOutput(data=...)."
+                )
+            yield batch["data"]
+    else:
+        for start in range(0, len(data), batch_size):
+            yield torch.as_tensor(data[start : start + batch_size])
+
+
+def _posterior(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    encoded = model.encoder(x)
+    if "log_covariance" not in encoded:
+        raise TypeError(
+            f"The encoder of {model.model_name} gives {', '.join(encoded)} but no log_covariance: "
+            "there are no posterior covariances to make a metric of. Use a variational model (VAE, "
+            "IWAE, VAMP, ...), or another sampler, such as pythae's GaussianMixtureSampler."
+        )
+    mean, log_var = encoded.embedding, encoded.log_covariance
+    shape = (len(x), model.latent_dim)
+    if mean.shape != shape or log_var.shape != shape:
+        raise ValueError(
+            f"The encoder of {model.model_name} must give embedding and log_covariance of shape "
+            f"{list(shape)}, got {list(mean.shape)} and {list(log_var.shape)}."
+        )
+    if not bool(torch.isfinite(mean).all() and torch.isfinite(log_var).all()):
+        raise ValueError(
+            f"The encoder of {model.model_name} gives NaN or infinity: its training has diverged. "
+            "Train it again, with a smaller learning rate."
+        )
+    return mean, log_var

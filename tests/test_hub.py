@@ -1,0 +1,315 @@
+"""Sharing, with the real huggingface_hub client, against a small server on the loopback address."""
+
+import base64
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from pydantic.dataclasses import dataclass
+from pythae.models import VAE, VAEConfig
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseEncoder
+
+from pythae_geometric import (
+    MetricUniformHMCSampler,
+    MetricUniformHMCSamplerConfig,
+    register,
+    registry,
+)
+from pythae_geometric.hub import HubModel
+
+pytest.importorskip("huggingface_hub")
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hub's API as creating, committing and downloading take."""
+
+    repos: dict  # "namespace/name" -> {path: bytes}
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, body=b"", status=200, **headers):
+        if not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def missing(self):
+        self.answer({"error": "Not found"}, 404, X_Error_Code="RepoNotFound")
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = self.path.partition("?")[0]
+        if path == "/api/repos/create":
+            wanted = json.loads(body)
+            # Without an organisation a repo belongs to the user who asks.
+            repo = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+            known = repo in self.repos
+            self.repos.setdefault(repo, {})
+            self.answer({"url": f"{self.server.url}/{repo}"}, 409 if known else 200)
+        elif path == "/api/validate-yaml":
+            self.answer({"errors": [], "warnings": []})
+        elif match := re.fullmatch(r"/api/models/(\w+/[\w-]+)/preupload/main", path):
+            if match[1] not in self.repos:
+                return self.missing()
+            files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                     for f in json.loads(body)["files"]]  # fmt: skip
+            self.answer({"files": files})
+        elif match := re.fullmatch(r"/api/models/(\w+/[\w-]+)/commit/main", path):
+            if match[1] not in self.repos:
+                return self.missing()
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    content = base64.b64decode(entry["value"]["content"])
+                    self.repos[match[1]][entry["value"]["path"]] = content
+            url = f"{self.server.url}/{match[1]}/commit/{COMMIT}"
+            self.answer({"commitUrl": url, "commitOid": COMMIT, "success": True})
+        else:
+            self.missing()
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        if match := re.fullmatch(r"/api/models/(\w+/[\w-]+)(/revision/\w+)?", path):
+            if match[1] not in self.repos:
+                return self.missing()
+            siblings = [{"rfilename": name} for name in self.repos[match[1]]]
+            self.answer({"id": match[1], "sha": COMMIT, "siblings": siblings, "private": False})
+        elif match := re.fullmatch(r"/api/models/(\w+/[\w-]+)/tree/\w+", path):
+            self.answer([
+                {"type": "file", "path": name, "size": len(content),
+                 "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in self.repos[match[1]].items()
+            ])  # fmt: skip
+        elif match := re.fullmatch(r"/(\w+/[\w-]+)/resolve/\w+/(.+)", path):
+            content = self.repos.get(match[1], {}).get(match[2])
+            if content is None:
+                return self.missing()
+            self.answer(
+                content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=COMMIT
+            )
+        else:
+            self.missing()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server; its repos, and the environment in which a process uses it."""
+    handler = type("FreshHub", (Hub,), {"repos": {}})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_TOKEN": "hf_" + "x" * 34,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "*",
+    }
+    yield handler.repos, {**os.environ, **environment}
+    server.shutdown()
+    server.server_close()
+
+
+def run_python(code, env, *arguments, fails_with=None):
+    """The client reads its endpoint once, at import, so each step runs in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, env=env,
+    )  # fmt: skip
+    if fails_with is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode != 0 and fails_with in done.stderr, done.stderr
+    return done.stdout
+
+
+def card_code(card):
+    """The Python in a model card, as a reader would copy it."""
+    return re.search(r"```python\n(.*?)```", card.decode(), re.DOTALL)[1]
+
+
+PRELUDE = f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})\n"
+
+PUSH_SAMPLER = """
+import sys
+import pythae_geometric
+from pythae.models import AutoModel
+model = AutoModel.load_from_folder(sys.argv[1])
+sampler = pythae_geometric.MetricUniformHMCSampler.load(sys.argv[2], model)
+sampler.push_to_hf_hub(sys.argv[3])
+"""
+
+
+def saved_sampler(model, digits, folder):
+    sampler = MetricUniformHMCSampler(
+        model, MetricUniformHMCSamplerConfig(num_centroids=10, mcmc_steps_nbr=2, n_lf=2, seed=0)
+    )
+    sampler.fit(digits[:100])
+    model.save(str(folder / "model"))
+    sampler.save(folder / "sampler")
+    return sampler
+
+
+def test_a_sampler_is_shared_under_an_organisation(hub, trained, digits, tmp_path):
+    repos, env = hub
+    sampler = saved_sampler(trained, digits, tmp_path)
+    run_python(PUSH_SAMPLER, env, tmp_path / "model", tmp_path / "sampler", "lab/digits-hmc")
+    assert list(repos) == ["lab/digits-hmc"]
+    assert sorted(repos["lab/digits-hmc"]) == [
+        "README.md", "environment.json", "model.pt", "model_config.json", "sampler.pt",
+        "sampler_config.json",
+    ]  # fmt: skip
+    card = repos["lab/digits-hmc"]["README.md"]
+    assert b"- pythae-geometric" in card and b"VAE with MetricUniformHMCSampler" in card
+    save = "\nimport sys, torch; torch.save(generated, sys.argv[1])"
+    run_python(card_code(card) + save, env, tmp_path / "x.pt")
+    assert torch.equal(torch.load(tmp_path / "x.pt"), sampler.sample(num_samples=16))
+
+    # A second push updates the repo that exists.
+    run_python(PUSH_SAMPLER, env, tmp_path / "model", tmp_path / "sampler", "lab/digits-hmc")
+    assert list(repos) == ["lab/digits-hmc"]
+
+
+def test_a_bare_name_goes_to_the_users_own_namespace(hub, trained, digits, tmp_path):
+    repos, env = hub
+    saved_sampler(trained, digits, tmp_path)
+    run_python(PUSH_SAMPLER, env, tmp_path / "model", tmp_path / "sampler", "digits-hmc")
+    assert list(repos) == ["me/digits-hmc"]
+    assert '"me/digits-hmc"' in card_code(repos["me/digits-hmc"]["README.md"])
+
+
+class TinyEncoder(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 6)
+
+    def forward(self, x):
+        mean, log_var = self.layer(x.flatten(1)).chunk(2, dim=-1)
+        return ModelOutput(embedding=mean, log_covariance=log_var)
+
+
+def test_pickled_networks_are_loaded_only_when_allowed(hub, digits, tmp_path):
+    repos, env = hub
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(input_dim=(1, 8, 8), latent_dim=3), encoder=TinyEncoder())
+    sampler = saved_sampler(model, digits, tmp_path)
+    # pythae saves a network of one's own only where its module is imported.
+    push = PRELUDE + "import test_hub" + PUSH_SAMPLER
+    run_python(push, env, tmp_path / "model", tmp_path / "sampler", "lab/own")
+    code = card_code(repos["lab/own"]["README.md"])
+    assert "allow_pickle=True" in code
+    refusal = (
+        "ValueError: lab/own keeps its networks in encoder.pkl, and unpickling can run any code: "
+        "if you trust its author, call MetricUniformHMCSampler.load_from_hf_hub with "
+        "allow_pickle=True."
+    )
+    run_python(code.replace(", allow_pickle=True", ""), env, fails_with=refusal)
+    assert not list((tmp_path / "hf").rglob("*.pkl"))  # not even downloaded
+    save = "\nimport sys, torch; torch.save(generated, sys.argv[1])"
+    run_python(code + save, env, tmp_path / "x.pt")
+    assert torch.equal(torch.load(tmp_path / "x.pt"), sampler.sample(num_samples=16))
+
+
+@dataclass
+class SharedVAEConfig(VAEConfig):
+    pass
+
+
+class SharedVAE(HubModel, VAE):
+    def __init__(self, model_config, encoder=None, decoder=None):
+        super().__init__(model_config, encoder, decoder)
+        self.model_name = "SharedVAE"
+
+
+@pytest.fixture
+def shared():
+    register(SharedVAE, SharedVAEConfig)
+    yield
+    del registry._classes["SharedVAEConfig"], registry._configs["SharedVAEConfig"]
+
+
+PUSH_MODEL = (
+    PRELUDE
+    + """
+import test_hub
+test_hub.register(test_hub.SharedVAE, test_hub.SharedVAEConfig)
+test_hub.AutoModel.load_from_folder(sys.argv[1]).push_to_hf_hub(sys.argv[2])
+"""
+)
+REGISTER = (
+    PRELUDE + "import test_hub; test_hub.register(test_hub.SharedVAE, test_hub.SharedVAEConfig)\n"
+)
+SAVE_WEIGHTS = "\nimport torch; torch.save(model.state_dict(), sys.argv[1])"
+
+
+def test_a_model_of_ours_is_shared(hub, shared, tmp_path):
+    repos, env = hub
+    model = SharedVAE(SharedVAEConfig(input_dim=(1, 8, 8), latent_dim=3))
+    model.save(str(tmp_path / "model"))
+    run_python(PUSH_MODEL, env, tmp_path / "model", "lab/shared")
+    code = card_code(repos["lab/shared"]["README.md"])
+    assert "import pythae_geometric" in code
+    run_python(REGISTER + code + SAVE_WEIGHTS, env, tmp_path / "w.pt")
+    for name, value in torch.load(tmp_path / "w.pt").items():
+        assert torch.equal(value, model.state_dict()[name])
+
+
+def test_a_model_of_ours_with_pickles_raises_instead_of_none(hub, shared, tmp_path):
+    repos, env = hub
+    config = SharedVAEConfig(input_dim=(1, 8, 8), latent_dim=3)
+    SharedVAE(config, encoder=TinyEncoder()).save(str(tmp_path / "model"))
+    run_python(PUSH_MODEL, env, tmp_path / "model", "lab/shared")
+    code = REGISTER + card_code(repos["lab/shared"]["README.md"])
+    refusal = "call SharedVAE.load_from_hf_hub with allow_pickle=True"
+    run_python(code.replace(", allow_pickle=True", ""), env, fails_with=refusal)
+    run_python(code + SAVE_WEIGHTS, env, tmp_path / "w.pt")
+
+
+def test_names_that_nobody_knows_still_give_pythaes_error(hub):
+    repos, env = hub
+    repos["lab/unknown"] = {"model_config.json": b'{"name": "NobodysConfig"}'}
+    repos["lab/empty"] = {"other.txt": b""}
+    code = "import pythae_geometric\nfrom pythae.models import AutoModel\n"
+    run_python(
+        code + "AutoModel.load_from_hf_hub('lab/unknown')", env,
+        fails_with="NameError: Cannot reload automatically the model",
+    )  # fmt: skip
+    run_python(
+        "import pythae_geometric\n"
+        "pythae_geometric.MetricUniformHMCSampler.load_from_hf_hub('lab/empty')",
+        env, fails_with="ValueError: lab/empty has no readable model_config.json",
+    )  # fmt: skip
+
+
+def test_without_huggingface_hub_the_extra_is_named(trained, digits, tmp_path, monkeypatch):
+    sampler = saved_sampler(trained, digits, tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for call in (
+        lambda: sampler.push_to_hf_hub("lab/digits"),
+        lambda: MetricUniformHMCSampler.load_from_hf_hub("lab/digits"),
+        lambda: SharedVAE.load_from_hf_hub("lab/digits"),
+    ):
+        with pytest.raises(ImportError, match=r'pip install "pythae-geometric\[hub\]"'):
+            call()
