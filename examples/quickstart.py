@@ -70,7 +70,8 @@ def draw_latent_map(model, data, labels, folder):
     chains = sampler.diagnostics.chains
     with torch.no_grad():
         means = model.encoder(torch.as_tensor(data)).embedding
-    ax = plotting.latent_map(sampler.metric, means, labels, chains)
+    ax = plotting.latent_map(sampler.metric, means, labels)
+    plotting.draw_curves(ax, chains.transpose(0, 1), label="Chains")
     ax.set_title("Digits, their volume, and 12 chains")
     ax.figure.savefig(os.path.join(folder, "latent_map.png"), dpi=150)
 

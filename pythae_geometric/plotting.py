@@ -47,7 +47,6 @@ def latent_map(
     metric: Metric,
     points: torch.Tensor,
     labels=None,
-    curves: torch.Tensor | None = None,
     resolution: int = 200,
     ax=None,
 ):
@@ -57,7 +56,6 @@ def latent_map(
         metric: of a plane (d = 2).
         points: ``[N, 2]``, such as the embeddings of a data set.
         labels: numbers ``[N]`` that colour the points.
-        curves: ``[T, M, 2]``, M curves or chains to draw over the map; each start is marked.
         resolution: pixels along a side.
         ax: the ``Axes`` to draw on; None: those of a new figure.
 
@@ -88,11 +86,39 @@ def latent_map(
     scatter = ax.scatter(*points.T.numpy(), s=6, linewidths=0, **colours)
     if labels is not None:
         ax.legend(*scatter.legend_elements(num=None), title="Label", loc="upper left", fontsize=8)
-    if curves is not None:
-        curves = torch.as_tensor(curves).detach().cpu().numpy()
-        ax.plot(*curves.transpose(2, 0, 1), color="cyan", linewidth=1)
-        ax.scatter(*curves[0].T, s=14, color="cyan", edgecolors="black", linewidths=0.5, zorder=3)
     ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="$z_1$", ylabel="$z_2$")
+    return ax
+
+
+def draw_curves(ax, curves: torch.Tensor, label: str | None = None, **style):
+    """Draw curves, or chains, over a latent map, and mark where each starts.
+
+    Args:
+        ax: the ``Axes`` of the map.
+        curves: ``[B, T, 2]``, T points on each of B curves.
+        label: what the legend calls them; None: no legend.
+        style: of matplotlib's lines, such as ``color`` and ``linestyle``.
+
+    Raises:
+        ValueError: if the curves are not in a plane.
+    """
+    curves = torch.as_tensor(curves).detach().cpu().numpy()
+    if curves.ndim != 3 or curves.shape[2] != 2:
+        raise ValueError(f"Curves over a map must be [B, T, 2], got {list(curves.shape)}.")
+    limits = ax.get_xlim(), ax.get_ylim()
+    lines = ax.plot(*curves.transpose(2, 1, 0), **{"color": "cyan", "linewidth": 1, **style})
+    ax.scatter(
+        *curves[:, 0].T, s=14, color=lines[0].get_color(), edgecolors="black", linewidths=0.5,
+        zorder=3,
+    )  # fmt: skip
+    ax.set(xlim=limits[0], ylim=limits[1])
+    if label:
+        lines[0].set_label(label)
+        old = ax.get_legend()
+        # A map keeps one legend: the labels of its points, then its curves.
+        handles = [*(old.legend_handles if old else []), lines[0]]
+        names = [*(text.get_text() for text in (old.get_texts() if old else [])), label]
+        ax.legend(handles, names, loc="upper left", fontsize=8)
     return ax
 
 

@@ -31,7 +31,7 @@ def test_image_grid_of_colours():
 
 def test_latent_map_shows_the_volume_where_it_is():
     points = torch.tensor([[-1.0, -2.0], [3.0, 4.0]])
-    ax = plotting.latent_map(METRIC, points, labels=[0, 1], curves=torch.rand(5, 3, 2))
+    ax = plotting.latent_map(METRIC, points, labels=[0, 1])
     picture = ax.images[0]
     left, right, bottom, top = picture.get_extent()
     volume = picture.get_array()
@@ -43,7 +43,19 @@ def test_latent_map_shows_the_volume_where_it_is():
         ]
         expected = METRIC.log_volume(torch.tensor([z]))
         assert float(volume[row, column]) == pytest.approx(float(expected), abs=1e-4)
-    assert len(ax.lines) == 3
+
+
+def test_curves_over_a_map():
+    ax = plotting.latent_map(METRIC, torch.tensor([[-1.0, -2.0], [3.0, 4.0]]), labels=[0, 1])
+    limits = ax.get_xlim()
+    curves = 10 * torch.rand(3, 5, 2)
+    plotting.draw_curves(ax, curves, label="chains", linestyle="--")
+    plotting.draw_curves(ax, curves, label="others", color="red")
+    assert len(ax.lines) == 6 and ax.get_xlim() == limits
+    np.testing.assert_allclose(ax.lines[2].get_xydata(), curves[2])
+    assert [text.get_text() for text in ax.get_legend().get_texts()][-2:] == ["chains", "others"]
+    with pytest.raises(ValueError, match=r"must be \[B, T, 2\], got \[3, 5, 3\]"):
+        plotting.draw_curves(ax, torch.zeros(3, 5, 3))
 
 
 @pytest.mark.parametrize("images", [torch.zeros(0, 1, 8, 8), torch.zeros(8, 8), np.zeros((2, 64))])

@@ -1,20 +1,87 @@
 """Riemannian geometry of latent spaces, in pure torch: nothing here knows of pythae.
 
-Points come in batches, ``z`` of shape ``[B, d]``.
+Points come in batches, ``z`` of shape ``[B, d]``. An *immersion* is any map ``[B, d] -> [B, ...]``,
+such as a decoder; a :class:`Metric` is anything that gives ``G(z)``.
 """
 
+from .brownian import brownian_motion
+from .connection import (
+    brownian_drift,
+    christoffel,
+    geodesic_acceleration,
+    metric_scalar_curvature,
+    ricci,
+)
+from .curvature import (
+    curvature_and_cholesky,
+    gradient_norm_squared,
+    normalise_potential,
+    perelman_f,
+    perelman_w,
+    scalar_curvature,
+    total_squared_curvature,
+)
+from .curves import ConvergenceWarning, Curve, geodesic, squared_distance
+from .derivatives import (
+    directional_derivative,
+    evaluation_mode,
+    jacobian,
+    second_derivatives,
+    second_directional_derivative,
+    value_and_jacobian,
+)
+from .exponential import exponential_map, logarithm
+from .heat_kernel import heat_kernel_log_prob
 from .hmc import HMCInfo, HMCResult, HMCState, hmc, hmc_step, leapfrog
+from .manifolds import Circle, Manifold, Product, SpecialOrthogonal3, Sphere, Torus
 from .metric import DegenerateMetricError, Metric
 from .posterior_metric import PosteriorMetric
+from .potential_path import potential_path
+from .pullback import PullbackMetric, StochasticPullbackMetric
 
 __all__ = [
+    "Circle",
+    "ConvergenceWarning",
+    "Curve",
     "DegenerateMetricError",
     "HMCInfo",
     "HMCResult",
     "HMCState",
+    "Manifold",
     "Metric",
     "PosteriorMetric",
+    "Product",
+    "PullbackMetric",
+    "SpecialOrthogonal3",
+    "Sphere",
+    "StochasticPullbackMetric",
+    "Torus",
+    "brownian_drift",
+    "brownian_motion",
+    "christoffel",
+    "curvature_and_cholesky",
+    "directional_derivative",
+    "evaluation_mode",
+    "exponential_map",
+    "geodesic",
+    "geodesic_acceleration",
+    "gradient_norm_squared",
+    "heat_kernel_log_prob",
     "hmc",
     "hmc_step",
+    "jacobian",
     "leapfrog",
+    "logarithm",
+    "metric_scalar_curvature",
+    "normalise_potential",
+    "perelman_f",
+    "perelman_w",
+    "potential_path",
+    "ricci",
+    "scalar_curvature",
+    "second_derivatives",
+    "second_directional_derivative",
+    "squared_distance",
+    "total_squared_curvature",
+    "value_and_jacobian",
 ]

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .derivatives import directional_derivative, jacobian
+
 
 class DegenerateMetricError(ValueError):
     """The metric tensor is not positive definite at some point."""
@@ -65,6 +67,26 @@ class Metric(nn.Module):
         if not bool((eigenvalues > 0).all()):
             raise DegenerateMetricError(_degenerate_message(eigenvalues[:, 0]))
         return eigenvectors * eigenvalues.rsqrt().unsqueeze(-2) @ eigenvectors.mT
+
+    def christoffel(self, z: torch.Tensor) -> torch.Tensor:
+        r"""Christoffel symbols ``[b, i, j, k]`` :math:`= \Gamma^i_{jk}`; see ``connection``."""
+        dG = jacobian(self, z)  # [b, l, j, k] = ∂_k g_lj
+        lowered = 0.5 * (dG.transpose(2, 3) + dG - dG.permute(0, 3, 1, 2))
+        return torch.cholesky_solve(lowered.flatten(2), self.cholesky(z)).view_as(dG)
+
+    def geodesic_acceleration(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        r"""Acceleration :math:`-\Gamma^i_{jk} v^j v^k` of a geodesic, ``[B, d]``."""
+        # One forward and one reverse product: Γ_l(v, v) = (∂_v G v)_l - ½ ∂_l (vᵀ G v).
+        dG_v = directional_derivative(self, z, v)[1]
+        speed, pull = torch.func.vjp(lambda y: self.inner(y, v, v), z)
+        (gradient,) = pull(torch.ones_like(speed))
+        lowered = (dG_v @ v.unsqueeze(-1)).squeeze(-1) - 0.5 * gradient
+        return -torch.cholesky_solve(lowered.unsqueeze(-1), self.cholesky(z)).squeeze(-1)
+
+    def brownian_drift(self, z: torch.Tensor) -> torch.Tensor:
+        r"""Drift :math:`-\tfrac12 g^{jk} \Gamma^i_{jk}` of Brownian motion, ``[B, d]``."""
+        inverse = torch.cholesky_inverse(self.cholesky(z))
+        return -0.5 * torch.einsum("bjk,bijk->bi", inverse, self.christoffel(z))
 
 
 def _cholesky(G: torch.Tensor) -> torch.Tensor:

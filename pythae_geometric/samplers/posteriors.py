@@ -57,7 +57,6 @@ def encode(
     return means, log_vars
 
 
-@torch.no_grad()
 def to_decoder_space(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
     """Carry points of the space of the posteriors to the space that the decoder takes.
 

@@ -135,6 +135,7 @@ class MetricUniformHMCSampler(LatentSampler):
         self._results = []
         return batches
 
+    @torch.no_grad()
     def _draw(self, num_samples: int) -> torch.Tensor:
         config = self.sampler_config
         start = torch.randint(

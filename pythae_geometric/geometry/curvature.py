@@ -1,0 +1,318 @@
+r"""Scalar curvature of a decoder's image, and Perelman's functionals of it.
+
+References:
+    M. P. do Carmo, Riemannian Geometry, Birkhäuser 1992, chapter 6 (the Gauss equation).
+    G. Perelman, The entropy formula for the Ricci flow and its geometric applications, 2002,
+    arXiv:math/0211159, sections 1 (F) and 3 (W).
+    A. Lazarev, Metric regularization of latent spaces via Ricci-type flows, 2023 (as losses).
+"""
+
+import math
+import warnings
+
+import torch
+from torch import nn
+
+from .derivatives import Immersion, jacobian, modules_of, second_derivatives
+from .pullback import orthonormal_frame
+
+_PIECEWISE_LINEAR = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.RReLU,
+    nn.Hardtanh,
+    nn.Hardsigmoid,
+    nn.Hardshrink,
+    nn.Softshrink,
+    nn.Threshold,
+)
+
+
+def scalar_curvature(immersion: Immersion, z: torch.Tensor) -> torch.Tensor:
+    r"""Scalar curvature of the pullback metric :math:`J^\top J`, by the Gauss equation.
+
+    With :math:`H_{ij} = \partial_i \partial_j f` and :math:`\langle a, b \rangle_N` the inner
+    product of the parts normal to the image of ``J``,
+
+    .. math:: R = g^{ik} g^{jl} \left( \langle H_{ik}, H_{jl} \rangle_N
+                  - \langle H_{il}, H_{jk} \rangle_N \right)
+                = \Big| \sum_a h_{aa} \Big|^2 - \sum_{ab} |h_{ab}|^2,
+
+    where :math:`h` is the normal part of ``H`` in an orthonormal frame of the image. Two
+    derivatives of ``f`` are enough, where the Christoffel symbols need three.
+
+    Args:
+        immersion: map ``[B, d] -> [B, *out]``, twice differentiable, with at least ``d`` outputs;
+            differentiated in evaluation mode. Piecewise linear activations (ReLU) have no second
+            derivative: use GELU, SiLU, softplus or tanh. A smooth layer after them hides only a
+            part of the curvature from this function, without a warning.
+        z: points, ``[B, d]``.
+
+    Returns:
+        ``[B]``; ``n (n - 1) / r²`` on a sphere of radius ``r`` in dimension ``n``, twice the
+        Gaussian curvature on a surface. Differentiable in ``z`` and in the parameters; memory
+        ``O(B D d²/2)``, ``D`` the number of outputs.
+
+    Raises:
+        DegenerateMetricError: the Jacobian has no full rank (a collapsed latent direction).
+        ValueError, TypeError: wrong shapes, or derivatives that are not finite.
+
+    Example:
+        >>> sphere = lambda z: 2 * torch.nn.functional.normalize(
+        ...     torch.cat([z, torch.ones_like(z[:, :1])], dim=1))
+        >>> scalar_curvature(sphere, torch.zeros(1, 2))  # 2 / r²
+        tensor([0.5000])
+    """
+    return curvature_and_cholesky(immersion, z)[0]
+
+
+def curvature_and_cholesky(
+    immersion: Immersion, z: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scalar curvature ``[B]`` and the Cholesky factor ``[B, d, d]`` of the metric, in one pass.
+
+    The functionals below need both: the factor holds the volume element and the inverse metric.
+    Arguments and errors are those of :func:`scalar_curvature`.
+    """
+    J, H = second_derivatives(immersion, z)
+    _check_second_derivatives(immersion, J, H)
+    J, H = J.flatten(1, -2), H.flatten(1, -2)
+    # The normal part is a projection on an orthonormal frame, not a difference of Gram matrices: in
+    # float32, at condition number 100 of J, this keeps three digits and the other none.
+    Q, R = orthonormal_frame(J)
+    normal = torch.baddbmm(H, Q, Q.mT @ H, alpha=-1)
+    h = normal @ _change_of_frame(R)
+    d = z.shape[1]
+    i, j = torch.triu_indices(d, d, device=z.device)
+    trace = h @ (i == j).to(h.dtype)
+    return trace.square().sum(-1) - h.square().sum((-2, -1)), R.mT
+
+
+def _change_of_frame(R: torch.Tensor) -> torch.Tensor:
+    """Matrix ``[B, P, P]`` that takes the P distinct ``H_ij`` to ``h_ab`` in the frame ``R⁻¹``.
+
+    With ``E = R⁻¹``, ``h_ab = Σ_ij E_ia E_jb H_ij``. Each ``h_ab`` with a < b is scaled by √2, so
+    that the sum of squares over distinct pairs is the sum over all pairs.
+    """
+    d = R.shape[-1]
+    E = torch.linalg.solve_triangular(R, torch.eye(d, dtype=R.dtype, device=R.device), upper=True)
+    i, j = torch.triu_indices(d, d, device=R.device)
+    both = E[:, i][..., i] * E[:, j][..., j] + E[:, i][..., j] * E[:, j][..., i]
+    diagonal = (i == j).to(R.dtype)
+    return both * (1 - 0.5 * diagonal).unsqueeze(-1) * (diagonal + math.sqrt(2) * (1 - diagonal))
+
+
+def _check_second_derivatives(immersion: Immersion, J: torch.Tensor, H: torch.Tensor) -> None:
+    # Sums of absolute values: they are finite, or zero, where every entry is.
+    size_J, size_H = (x.detach().flatten(1).norm(p=1, dim=1) for x in (J, H))
+    finite = torch.isfinite(size_J + size_H)
+    if not bool(finite.all()):
+        raise ValueError(
+            f"The derivatives of the map are not finite at {int((~finite).sum())} of the {len(J)} "
+            f"points, the first at index {int((~finite).int().argmax())}: check that its "
+            "parameters are finite, and lower the learning rate if training has diverged."
+        )
+    if not bool(size_H.any()):
+        kinks = {
+            type(module).__name__
+            for module in modules_of(immersion)
+            if isinstance(module, _PIECEWISE_LINEAR)
+        }
+        if kinks:
+            warnings.warn(
+                "All second derivatives of the map are zero because its activations "
+                f"({', '.join(sorted(kinks))}) are piecewise linear: its curvature is 0 and carries"
+                " no information. Use a smooth activation: GELU, SiLU, softplus or tanh.",
+                stacklevel=4,
+            )
+
+
+def total_squared_curvature(
+    R: torch.Tensor, log_volume: torch.Tensor, log_weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    r"""The functional :math:`\int R^2 d\mu` with :math:`d\mu = \sqrt{\det g}\, du`.
+
+    All integrals of this module are sums over evaluation points ``u_b`` with weights ``w_b``,
+    :math:`\int \varphi\, d\mu \approx \sum_b w_b \sqrt{\det g(u_b)}\, \varphi(u_b)`:
+
+    - uniform points in a latent region of coordinate volume ``V``: ``w_b = V / B``;
+    - points drawn with density ``q``: ``w_b = 1 / (B q(u_b))``;
+    - a quadrature rule: its weights;
+    - ``log_weights=None``: ``w_b = 1 / B``, the integral over a region of volume 1, that is the
+      mean over the region. For encoded data it is the integral against the law of the codes
+      in place of ``du``.
+
+    Args:
+        R: scalar curvature at the points, ``[B]``.
+        log_volume: :math:`\log\sqrt{\det g}`, ``[B]``.
+        log_weights: :math:`\log w_b`, ``[B]`` or a scalar.
+
+    Returns:
+        A scalar, at least 0.
+
+    Raises:
+        ValueError: the arguments are not ``[B]`` with one ``B``.
+    """
+    log_measure = _log_measure(log_volume, log_weights, R=R)
+    return (R.square() * log_measure.exp()).sum()
+
+
+def perelman_f(
+    R: torch.Tensor,
+    grad_f_sq: torch.Tensor,
+    f: torch.Tensor,
+    log_volume: torch.Tensor,
+    log_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    r"""Perelman's :math:`\mathcal{F}(g, f) = \int (R + |\nabla f|^2)\, e^{-f} d\mu`.
+
+    It is unbounded below; the Ricci flow is its *ascent* direction.
+
+    Args:
+        R: scalar curvature, ``[B]``.
+        grad_f_sq: :math:`|\nabla f|^2` of :func:`gradient_norm_squared`, ``[B]``.
+        f: potential with :math:`\int e^{-f} d\mu = 1`; see :func:`normalise_potential`; ``[B]``.
+        log_volume: :math:`\log\sqrt{\det g}`, ``[B]``.
+        log_weights: weights of the points; see :func:`total_squared_curvature`.
+
+    Returns:
+        A scalar; the curvature itself where ``f`` and ``R`` are constant.
+
+    Raises:
+        ValueError: the arguments are not ``[B]`` with one ``B``.
+    """
+    log_measure = _log_measure(log_volume, log_weights, R=R, grad_f_sq=grad_f_sq, f=f)
+    return ((R + grad_f_sq) * (log_measure - f).exp()).sum()
+
+
+def perelman_w(
+    R: torch.Tensor,
+    grad_f_sq: torch.Tensor,
+    f: torch.Tensor,
+    log_volume: torch.Tensor,
+    tau: float | torch.Tensor,
+    n: int,
+    log_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    r"""Perelman's :math:`\mathcal{W} = \int [\tau (|\nabla f|^2 + R) + f - n]
+    (4 \pi \tau)^{-n/2} e^{-f} d\mu`.
+
+    It is unchanged when the metric and ``tau`` are multiplied by the same number; the Ricci flow
+    is its *ascent* direction.
+
+    Args:
+        R: scalar curvature, ``[B]``.
+        grad_f_sq: :math:`|\nabla f|^2` of :func:`gradient_norm_squared`, ``[B]``.
+        f: potential with :math:`\int (4 \pi \tau)^{-n/2} e^{-f} d\mu = 1`; see
+            :func:`normalise_potential`; ``[B]``.
+        log_volume: :math:`\log\sqrt{\det g}`, ``[B]``.
+        tau: scale (squared length), positive.
+        n: dimension of the manifold, that of the latent space.
+        log_weights: weights of the points; see :func:`total_squared_curvature`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: the arguments are not ``[B]`` with one ``B``, or ``tau`` is not positive.
+    """
+    log_measure = _log_measure(log_volume, log_weights, R=R, grad_f_sq=grad_f_sq, f=f)
+    log_density = -f - _log_gaussian_normaliser(tau, n)
+    return ((tau * (grad_f_sq + R) + f - n) * (log_measure + log_density).exp()).sum()
+
+
+def normalise_potential(
+    f: torch.Tensor,
+    log_volume: torch.Tensor,
+    tau: float | torch.Tensor | None = None,
+    n: int | None = None,
+    log_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    r"""The potential plus the constant that makes :math:`e^{-f} d\mu` a probability.
+
+    .. math:: f + \log \int e^{-f} d\mu \quad (\mathcal{F}), \qquad
+              f + \log \int (4 \pi \tau)^{-n/2} e^{-f} d\mu \quad (\mathcal{W})
+
+    over the batch, in the log domain. The gradient of ``f`` in ``z`` stays as it is.
+
+    Args:
+        f: any potential at the points, ``[B]``.
+        log_volume: :math:`\log\sqrt{\det g}`, ``[B]``.
+        tau, n: as in :func:`perelman_w`; leave out both for :func:`perelman_f`.
+        log_weights: weights of the points; see :func:`total_squared_curvature`.
+
+    Returns:
+        ``[B]``.
+
+    Raises:
+        ValueError: wrong shapes, ``tau`` not positive, or only one of ``tau`` and ``n``.
+    """
+    if (tau is None) != (n is None):
+        raise ValueError("Give both tau and n (for W) or neither (for F).")
+    log_integral = torch.logsumexp(_log_measure(log_volume, log_weights, f=f) - f, dim=0)
+    return f + log_integral - (0.0 if tau is None else _log_gaussian_normaliser(tau, n))
+
+
+def gradient_norm_squared(f: Immersion, z: torch.Tensor, cholesky: torch.Tensor) -> torch.Tensor:
+    r"""Squared length :math:`|\nabla f|^2 = g^{ij} \partial_i f\, \partial_j f` of a gradient.
+
+    Args:
+        f: potential, ``[B, d] -> [B]`` or ``[B, 1]``.
+        z: points, ``[B, d]``.
+        cholesky: Cholesky factor of the metric there, ``metric.cholesky(z)``, ``[B, d, d]``.
+
+    Returns:
+        ``[B]``.
+
+    Raises:
+        ValueError: ``f`` is not one number for each point, or the factor has another shape.
+
+    Example:
+        >>> L = 2 * torch.eye(2).unsqueeze(0)  # G = 4 I
+        >>> gradient_norm_squared(lambda z: z.sum(-1), torch.zeros(1, 2), L)
+        tensor([0.5000])
+    """
+    df = jacobian(f, z).flatten(1)
+    if df.shape != z.shape:
+        raise ValueError(
+            f"The potential must give one number for each of the {len(z)} points, "
+            f"but its derivative has {df.shape[1]} entries a point where z has {z.shape[1]}."
+        )
+    if cholesky.shape != (*z.shape, z.shape[1]):
+        raise ValueError(
+            f"The Cholesky factor must have shape {[*z.shape, z.shape[1]]}, "
+            f"got {list(cholesky.shape)}."
+        )
+    solution = torch.linalg.solve_triangular(cholesky, df.unsqueeze(-1), upper=False)
+    return solution.square().sum((-2, -1))
+
+
+def _log_measure(
+    log_volume: torch.Tensor, log_weights: torch.Tensor | float | None, **values: torch.Tensor
+) -> torch.Tensor:
+    """Log of the measure that each point carries, with the shapes of all arguments checked."""
+    B = log_volume.shape
+    if len(B) != 1 or B[0] == 0:
+        raise ValueError(f"log_volume must have shape [B], one number a point, got {list(B)}.")
+    for name, value in values.items():
+        if value.shape != B:
+            raise ValueError(
+                f"{name} must have the shape of log_volume, {list(B)}, got {list(value.shape)}."
+            )
+    if log_weights is None:
+        return log_volume - math.log(B[0])
+    if isinstance(log_weights, torch.Tensor) and log_weights.ndim > 0 and log_weights.shape != B:
+        raise ValueError(
+            f"log_weights must be a number or have shape {list(B)}, got {list(log_weights.shape)}."
+        )
+    return log_volume + log_weights
+
+
+def _log_gaussian_normaliser(tau: float | torch.Tensor, n: int) -> torch.Tensor | float:
+    """``log (4 π τ)^{n/2}``."""
+    if not tau > 0:
+        raise ValueError(f"tau is a squared length and must be positive, got {float(tau):g}.")
+    log_tau = tau.log() if isinstance(tau, torch.Tensor) else math.log(tau)
+    return 0.5 * n * (math.log(4 * math.pi) + log_tau)
