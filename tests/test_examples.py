@@ -1,6 +1,7 @@
 """Every example runs, in its small form."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -27,8 +28,16 @@ def test_quickstart(tmp_path):
         assert (tmp_path / picture).stat().st_size > 10_000
 
 
+def test_interpolation(tmp_path):
+    out = run("interpolation.py", "--output-dir", tmp_path)
+    assert out.count("potential along the way from") == 3
+    for picture in ("potential.png", "geodesics.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(
     "script", sorted(p.name for p in (EXAMPLES / "benchmarks").glob("*.py")), ids=str
 )
 def test_benchmark(script):
-    assert run(f"benchmarks/{script}").count("| ") > 3  # a table
+    out = run(f"benchmarks/{script}")
+    assert len(re.findall(r"\d+\.\d", out)) >= 2, out  # ratios

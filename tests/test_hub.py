@@ -255,7 +255,8 @@ PUSH_MODEL = (
     + """
 import test_hub
 test_hub.register(test_hub.SharedVAE, test_hub.SharedVAEConfig)
-test_hub.AutoModel.load_from_folder(sys.argv[1]).push_to_hf_hub(sys.argv[2])
+from pythae.models import AutoModel
+AutoModel.load_from_folder(sys.argv[1]).push_to_hf_hub(sys.argv[2])
 """
 )
 REGISTER = (

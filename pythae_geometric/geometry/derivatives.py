@@ -174,14 +174,21 @@ def second_derivatives(f: Immersion, z: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 class _ElementaryFormulas(TorchFunctionMode):
-    """Writes out the layers whose forward-mode derivative torch cannot differentiate rightly.
+    """Writes out the layers whose forward-mode derivative torch cannot differentiate rightly, or
+    slowly.
 
     In torch 2.13 the second forward derivative of layer norm and instance norm is silently wrong,
-    that of SiLU and Mish fails inside ``torch.no_grad()``, that of GLU everywhere.
+    that of SiLU and Mish fails inside ``torch.no_grad()``, that of GLU everywhere. That of a sum
+    with a constant, the bias of a linear layer, takes a detour through Python that costs more than
+    a small layer itself; that of a difference in the other order does not.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return _FORMULAS.get(func, func)(*args, **(kwargs or {}))
+
+
+def _linear(input, weight, bias=None):
+    return input @ weight.T if bias is None else torch.rsub(-(input @ weight.T), bias)
 
 
 def _silu(input, inplace=False):
@@ -223,6 +230,7 @@ def _standardise(x, axes, eps):
 
 
 _FORMULAS = {
+    F.linear: _linear,
     F.silu: _silu,
     F.mish: _mish,
     F.glu: _glu,
@@ -233,8 +241,11 @@ _FORMULAS = {
 
 @contextmanager
 def _differentiable(f: Immersion) -> Iterator[None]:
-    with evaluation_mode(f), _ElementaryFormulas():
-        yield
+    # torch 2.4 has no forward mode in inference mode: leave it. No graph is kept that was not.
+    with_graph = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(with_graph):
+        with evaluation_mode(f), _ElementaryFormulas():
+            yield
 
 
 def _basis(z: torch.Tensor) -> torch.Tensor:
