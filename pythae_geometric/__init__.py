@@ -5,11 +5,34 @@ models and samplers; nothing else in pythae changes.
 """
 
 from .interpolation import interpolate
+from .models import BrownianRVAE, BrownianRVAEConfig, RicciAE, RicciAEConfig
 from .registry import register
-from .samplers import MetricUniformHMCSampler, MetricUniformHMCSamplerConfig
+from .samplers import (
+    BrownianMotionSampler,
+    BrownianMotionSamplerConfig,
+    MetricUniformHMCSampler,
+    MetricUniformHMCSamplerConfig,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["MetricUniformHMCSampler", "MetricUniformHMCSamplerConfig", "interpolate", "register"]
+__all__ = [
+    "BrownianMotionSampler",
+    "BrownianMotionSamplerConfig",
+    "BrownianRVAE",
+    "BrownianRVAEConfig",
+    "MetricUniformHMCSampler",
+    "MetricUniformHMCSamplerConfig",
+    "RicciAE",
+    "RicciAEConfig",
+    "interpolate",
+    "register",
+]
 
-register(MetricUniformHMCSampler, MetricUniformHMCSamplerConfig)
+for _class, _config in (
+    (BrownianRVAE, BrownianRVAEConfig),
+    (RicciAE, RicciAEConfig),
+    (BrownianMotionSampler, BrownianMotionSamplerConfig),
+    (MetricUniformHMCSampler, MetricUniformHMCSamplerConfig),
+):
+    register(_class, _config)

@@ -45,8 +45,12 @@ def ensure_writable(folder: str | os.PathLike, argument: str) -> None:
         ) from error
 
 
-def load_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+def load_tensors(path: str | os.PathLike, within: str | None = None) -> dict[str, torch.Tensor]:
     """Read a dictionary of tensors, on the CPU. Nothing in the file is executed.
+
+    Args:
+        path: the file.
+        within: the key under which the file keeps the dictionary, if it does.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -62,6 +66,8 @@ def load_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{path!r} is damaged or is not a file of tensors ({reason[:200]}): save it again."
         ) from error
+    if within is not None:
+        state = state.get(within) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ValueError(f"{path!r} does not hold a dictionary of tensors: save it again.")
     return state

@@ -180,7 +180,7 @@ class _ElementaryFormulas(TorchFunctionMode):
     In torch 2.13 the second forward derivative of layer norm and instance norm is silently wrong,
     that of SiLU and Mish fails inside ``torch.no_grad()``, that of GLU everywhere. That of a sum
     with a constant, the bias of a linear layer, takes a detour through Python that costs more than
-    a small layer itself; that of a difference in the other order does not.
+    a small layer itself; that of ``rsub``, whose first argument is the constant, does not.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -188,7 +188,7 @@ class _ElementaryFormulas(TorchFunctionMode):
 
 
 def _linear(input, weight, bias=None):
-    return input @ weight.T if bias is None else torch.rsub(-(input @ weight.T), bias)
+    return input @ weight.T if bias is None else torch.rsub(-bias, input @ weight.T)
 
 
 def _silu(input, inplace=False):

@@ -1,0 +1,254 @@
+"""A training step of the R-VAE in its second phase, beside that of a plain VAE.
+
+Three steps of Adam on a batch of 100, with the same encoder, decoder and precision network:
+
+  vae      posterior and prior Gaussian
+  ours     BrownianRVAE, with its share of solving the geodesics of the fan once an epoch (15 steps
+           for the digits, 600 for images of 28 x 28)
+  plain    the published second phase, written plainly: z from a flat Gaussian; for posterior and
+           prior a heat kernel each, with a natural cubic spline from the centre to every z, fitted
+           by 5 steps of Adam on the energy of 16 points (all curves at once), and the Jacobians of
+           mean and sigma at both ends, carried through the layers
+
+The median time of the steps (of the processor, on one thread), and the largest memory beyond that
+of an idle process (Linux); each
+runs in a process of its own. "excess" is by how much the squared distances to the prior's centre
+that a step uses exceed those of converged geodesics (median over the batch), for the digits, where
+the networks are trained first; the images of 28 x 28 are noise, and only cost counts.
+
+    python examples/benchmarks/brownian_rvae_step.py [--quick]
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+
+from pythae_geometric.geometry import ConvergenceWarning, squared_distance
+from pythae_geometric.models.brownian_rvae import BrownianRVAE, BrownianRVAEConfig
+from pythae_geometric.models.brownian_rvae.stochastic_decoder import gaussian_log_prob
+
+BATCH, POINTS, FREE, CURVE_STEPS = 100, 16, 8, 5
+LOG_2PI = math.log(2 * math.pi)
+
+
+def build(data: str, d: int) -> BrownianRVAE:
+    small = data == "digits"
+    config = BrownianRVAEConfig(
+        input_dim=(1, 8, 8) if small else (1, 28, 28),
+        latent_dim=d,
+        hidden_dims=(128, 64) if small else (300, 300),
+        num_centers=64 if small else 350,
+        warmup_epochs=1,
+    )
+    return BrownianRVAE(config)
+
+
+def images(data: str) -> torch.Tensor:
+    if data == "digits":
+        return torch.as_tensor(load_digits().images[:1500, None] / 16, dtype=torch.float32)
+    return torch.rand(500, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def prepare(data: str, d: int, epochs: int) -> BrownianRVAE:
+    """A model at the beginning of its second phase."""
+    torch.manual_seed(0)
+    model, x = build(data, d), images(data)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for epoch in range(epochs):
+        for batch in torch.randperm(len(x)).split(BATCH):
+            if epoch == epochs - 1:
+                model({"data": x[batch]}, epoch=1)  # collects the codes
+            optimiser.zero_grad()
+            model({"data": x[batch]}).loss.backward()
+            optimiser.step()
+    model.update()
+    return model
+
+
+class Plain:
+    """The published second phase."""
+
+    def __init__(self, model):
+        self.model = model
+        t = torch.linspace(0, 1, POINTS)[:, None]
+        self.line = torch.cat([1 - t, t], dim=1)  # weights of the ends
+        self.basis = natural_spline(FREE, POINTS)
+
+    def f(self, z):
+        return torch.cat([self.model.decoder(z).reconstruction.flatten(1), self.model.std(z)], 1)
+
+    def log_volume(self, z):
+        """The Jacobian of the mean is carried along, layer by layer, as the published code does."""
+        h, J = z, torch.eye(z.shape[1]).expand(len(z), -1, -1)
+        decoder = self.model.decoder
+        for layer in (*decoder.layers, decoder.reconstruction):
+            if isinstance(layer, torch.nn.Linear):
+                h, J = layer(h), layer.weight @ J
+            else:  # softplus
+                h, J = layer(h), h.sigmoid().unsqueeze(-1) * J
+        x = h.sigmoid()
+        J = torch.cat([(x * (1 - x)).unsqueeze(-1) * J, self.model.std.jacobian(z)], dim=1)
+        return 0.5 * torch.linalg.slogdet(J.mT @ J)[1]
+
+    def squared_distance(self, x, y):
+        free = torch.zeros(len(x), FREE, x.shape[1], requires_grad=True)
+        optimiser = torch.optim.Adam([free], lr=0.05)
+
+        def energy(x, y, free):
+            curve = self.line @ torch.stack([x, y], 1) + self.basis @ free
+            image = self.f(curve.flatten(0, 1)).unflatten(0, curve.shape[:2])
+            return 0.5 * image.diff(dim=1).square().sum((1, 2))
+
+        for _ in range(CURVE_STEPS):
+            (free.grad,) = torch.autograd.grad(energy(x.detach(), y.detach(), free).sum(), free)
+            optimiser.step()
+        return energy(x, y, free.detach())
+
+    def kernel(self, z, center, time):
+        volume = self.log_volume(z) - self.log_volume(center)
+        square = self.squared_distance(center, z)
+        return volume - 0.5 * z.shape[1] * (LOG_2PI + time.log()) - square / (2 * time)
+
+    def loss(self, x):
+        m, log_t = self.model._posterior(x)
+        t, s = log_t.exp(), self.model.prior_log_time.exp()
+        z = m + t.sqrt()[:, None] * torch.randn_like(m)
+        posterior = self.kernel(z, m, t)
+        prior = self.kernel(z, self.model.prior_center.expand_as(z), s)
+        mean = self.model.decoder(z).reconstruction.flatten(1)
+        likelihood = gaussian_log_prob(x.flatten(1), mean, self.model.std(z))
+        return ((posterior - prior).abs() - likelihood).mean()
+
+
+def natural_spline(free: int, points: int) -> torch.Tensor:
+    """From the values at ``free`` inner knots, 0 at the ends, to those at ``points`` times."""
+    n = free + 1
+    A, b = torch.eye(n + 1, dtype=torch.float64), torch.zeros(n + 1, n + 1, dtype=torch.float64)
+    for i in range(1, n):
+        A[i, i - 1 : i + 2] = torch.tensor([1.0, 4.0, 1.0])
+        b[i, i - 1 : i + 2] = torch.tensor([6.0, -12.0, 6.0])
+    second = torch.linalg.solve(A, b)
+    t = torch.linspace(0, n, points, dtype=torch.float64)
+    i = t.long().clamp(max=n - 1)
+    u = (t - i)[:, None]
+    knots = torch.eye(n + 1, dtype=torch.float64)
+    bend = ((1 - u) ** 3 - (1 - u)) * second[i] + (u**3 - u) * second[i + 1]
+    return ((1 - u) * knots[i] + u * knots[i + 1] + bend / 6)[:, 1:-1].float()
+
+
+def vae_loss(model, x, log_variance):
+    m, _ = model._posterior(x)
+    log_v = log_variance(m)
+    z = m + (0.5 * log_v).exp() * torch.randn_like(m)
+    mean = model.decoder(z).reconstruction.flatten(1)
+    kl = 0.5 * (m.square() + log_v.exp() - 1 - log_v).sum(1)
+    return (kl - gaussian_log_prob(x.flatten(1), mean, model.std(z))).mean()
+
+
+def run(method: str, state: str, data: str, d: int, steps: int) -> dict:
+    if method == "idle":
+        return {"peak": peak()}
+    torch.manual_seed(0)
+    model, x = build(data, d), images(data)[:BATCH]
+    model.load_state_dict(torch.load(state, weights_only=True))
+    model.train()
+    model.decoder.requires_grad_(method == "vae")
+    plain = Plain(model)
+    log_variance = torch.nn.Linear(d, d)  # the head that a scalar time leaves out
+    losses = {
+        "vae": lambda: vae_loss(model, x, log_variance),
+        "ours": lambda: model({"data": x}).loss,
+        "plain": lambda: plain.loss(x),
+    }
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-5)
+
+    def step():
+        loss = losses[method]()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    result = {"time": median(step, steps)}
+    if method == "ours":
+        per_epoch = 15 if data == "digits" else 600
+        result["time"] += median(model.update, 3) / per_epoch
+    result["peak"] = peak()
+    if method != "vae" and data == "digits":
+        z = model._posterior(x)[0].detach()
+        c = model.prior_center.detach().expand_as(z)
+        exact = squared_distance(model.metric, z, c, nodes=32, tolerance=1e-4)
+        if method == "ours":
+            square = model._along_curves(z)[2]
+        else:
+            square = 2 * (POINTS - 1) * plain.squared_distance(c, z)  # with the right factor
+        result["excess"] = float((square / exact - 1).median().detach())
+    return result
+
+
+def median(function, repeats: int) -> float:
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def peak() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def child(**arguments) -> dict:
+    command = [sys.executable, __file__, "--child", json.dumps(arguments)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="the digits, d = 2, a few steps")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    if arguments.child:
+        print(json.dumps(run(**json.loads(arguments.child))))
+        return
+    problems = [(data, d) for data in ("digits", "28 x 28") for d in (2, 5, 10)]
+    steps = 12
+    if arguments.quick:
+        problems, steps = problems[:1], 3
+    print("| data | d | step | ms | times vae | peak, MiB | excess of l² |")
+    print("|---|---|---|---|---|---|---|")
+    for data, d in problems:
+        with tempfile.TemporaryDirectory() as folder:
+            state = str(Path(folder) / "state.pt")
+            epochs = 1 if arguments.quick or data != "digits" else 100
+            torch.save(prepare(data, d, epochs).state_dict(), state)
+            fields = {"state": state, "data": data, "d": d, "steps": steps}
+            idle = child(method="idle", **fields)["peak"]
+            vae = None
+            for method in ("vae", "ours", "plain"):
+                result = child(method=method, **fields)
+                vae = vae or result["time"]
+                excess = f"{result['excess']:.3f}" if "excess" in result else ""
+                print(
+                    f"| {data} | {d} | {method} | {1e3 * result['time']:.1f} | "
+                    f"{result['time'] / vae:.1f} | {result['peak'] - idle:.0f} | {excess} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The data sets of the source documents, as functions with a seed."""

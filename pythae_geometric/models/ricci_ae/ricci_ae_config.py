@@ -1,0 +1,60 @@
+import math
+from typing import Literal
+
+from pythae.models.base.base_config import BaseAEConfig
+
+from ...config import StrictConfig, check_range, config_dataclass
+
+
+@config_dataclass
+class RicciAEConfig(StrictConfig, BaseAEConfig):
+    r"""Config of :class:`RicciAE`.
+
+    Parameters:
+        input_dim (tuple): The shape of one sample. Default: None
+        latent_dim (int): The latent dimension, at least 2: the scalar curvature of a curve is 0.
+            Default: 2
+        functional (str): The curvature loss. ``"total_squared"``: :math:`\int R^2 d\mu`.
+            ``"perelman_f"``, ``"perelman_w"``: Perelman's :math:`\mathcal{F}` and
+            :math:`\mathcal{W}`. Default: "total_squared"
+        lambda_recon (float): The weight of the reconstruction error, at least 0. Default: 1.0
+        lambda_curv (float): The weight of the functional. Negative: it is increased, which for
+            :math:`\mathcal{F}` and :math:`\mathcal{W}` is the direction of the Ricci flow. 0: a
+            plain autoencoder. Default: 0.01
+        tau (float): The scale :math:`\tau > 0` of :math:`\mathcal{W}`, a squared length in data
+            space. Default: 1.0
+        points (str): Where the integrals are evaluated. ``"uniform"``: at points drawn uniformly in
+            the latent region, the smallest box with sides along the axes that holds the codes of
+            the batch. ``"encoded"``: at the codes. Default: "uniform"
+        num_points (int): How many points; of ``"encoded"``, at most the batch. Default: 64
+        curvature_every (int): The functional is evaluated on every so many training steps, with a
+            weight so many times larger. Default: 1
+        regularization (float): :math:`\varepsilon > 0`; the metric is
+            :math:`J^\top J + \varepsilon^2 I`. Default: 1e-3
+    """
+
+    latent_dim: int = 2
+    functional: Literal["total_squared", "perelman_f", "perelman_w"] = "total_squared"
+    lambda_recon: float = 1.0
+    lambda_curv: float = 0.01
+    tau: float = 1.0
+    points: Literal["uniform", "encoded"] = "uniform"
+    num_points: int = 64
+    curvature_every: int = 1
+    regularization: float = 1e-3
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.latent_dim == 1:
+            raise ValueError(
+                "latent_dim is 1, and a curve has scalar curvature 0: there is nothing to "
+                "regularise. Set latent_dim to at least 2, or use pythae's AE."
+            )
+        check_range(self, "latent_dim", least=2)
+        check_range(self, "lambda_recon", least=0)
+        if not math.isfinite(self.lambda_curv):
+            raise ValueError(f"lambda_curv must be finite, got {self.lambda_curv!r}.")
+        check_range(self, "tau", above=0)
+        check_range(self, "num_points", least=1)
+        check_range(self, "curvature_every", least=1)
+        check_range(self, "regularization", above=0)

@@ -1,0 +1,599 @@
+"""BrownianRVAE: its laws against mathematics, its phases in pythae's trainer, bad input."""
+
+import copy
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pythae.models import AutoModel
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.models.nn.default_architectures import Encoder_VAE_MLP
+from pythae.pipelines import TrainingPipeline
+from pythae.trainers import BaseTrainer, BaseTrainerConfig
+from torch import nn
+
+import pythae_geometric
+from pythae_geometric.geometry import PullbackMetric, squared_distance
+from pythae_geometric.models.brownian_rvae import (
+    BrownianRVAE,
+    BrownianRVAEConfig,
+)
+from pythae_geometric.models.brownian_rvae import brownian_rvae_model as implementation
+from pythae_geometric.models.brownian_rvae.geodesic_fan import GeodesicFan, mean_squared_speed
+from pythae_geometric.models.brownian_rvae.stochastic_decoder import (
+    DecoderMetric,
+    RBFPrecision,
+    gaussian_log_prob,
+)
+
+pythae_geometric.register(BrownianRVAE, BrownianRVAEConfig)
+
+
+def config(**fields):
+    return BrownianRVAEConfig(
+        **{
+            "input_dim": (1, 8, 8),
+            "latent_dim": 2,
+            "hidden_dims": (32, 16),
+            "num_centers": 20,
+            "warmup_epochs": 2,
+            **fields,
+        }
+    )
+
+
+def train(model, data, folder, epochs, eval_data=None, **fields):
+    training = BaseTrainerConfig(
+        output_dir=str(folder),
+        num_epochs=epochs,
+        learning_rate=1e-3,
+        per_device_train_batch_size=50,
+        per_device_eval_batch_size=50,
+        **fields,
+    )
+    pipeline = TrainingPipeline(model, training)
+    pipeline(data, eval_data)
+    return pipeline.trainer
+
+
+def final(trainer):
+    return os.path.join(trainer.training_dir, "final_model")
+
+
+@pytest.fixture(scope="module")
+def rvae(digits, tmp_path_factory):
+    """A model that is through both phases."""
+    torch.manual_seed(0)
+    model = BrownianRVAE(config(hidden_dims=(64, 32), warmup_epochs=40))
+    trainer = train(model, digits[:600], tmp_path_factory.mktemp("rvae"), 50)
+    return BrownianRVAE.load_from_folder(final(trainer)).eval()
+
+
+# The law of the decoder
+
+
+def placed(seed=0, dtype=torch.float64, d=2, D=6, K=5, bandwidth=0.3):
+    torch.manual_seed(seed)
+    std = RBFPrecision(d, D, K, bandwidth, 1e-9).to(dtype)
+    with torch.no_grad():
+        std.centers.normal_()
+        std.log_weight.normal_()
+    return std
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_std_is_the_papers_formula_and_its_jacobian_that_of_autograd(d):
+    std = placed(d=d)
+    z = 2 * torch.randn(4, d, dtype=torch.float64)
+    for a in range(4):
+        phi = torch.stack([torch.exp(-0.3 * ((z[a] - c) ** 2).sum()) for c in std.centers])
+        assert torch.allclose(std(z)[a] ** -2, std.log_weight.exp() @ phi + 1e-9)
+    reference = torch.autograd.functional.jacobian(lambda z: std(z).sum(0), z).permute(1, 0, 2)
+    assert torch.allclose(std.jacobian(z), reference, rtol=1e-9)
+
+
+def test_std_grows_to_its_limit_away_from_the_centres():
+    std = placed(bandwidth=0.01, dtype=torch.float32)
+    r = torch.linspace(5, 100, 20)
+    along = std(torch.stack([r, torch.zeros(20)], 1))
+    assert bool((along.diff(dim=0) >= 0).all())
+    assert torch.allclose(along[-1], torch.tensor(1e9**0.5), rtol=1e-3)
+
+
+def test_placing_gives_the_variance_of_the_residuals():
+    std = placed(D=3)
+    codes = torch.randn(400, 2, dtype=torch.float64)
+    variance = torch.tensor([0.5, 2.0, 0.5], dtype=torch.float64)
+    std.place(codes, variance)
+    mean_precision = std(codes).pow(-2).mean(0)
+    assert torch.allclose(1 / mean_precision, variance + 0.01, rtol=1e-6)
+    # k-means: each centre is the mean of the codes nearest to it.
+    nearest = torch.cdist(codes, std.centers).argmin(1)
+    for k, c in enumerate(std.centers):
+        assert torch.allclose(codes[nearest == k].mean(0), c, atol=1e-6)
+
+
+def test_decoder_metric_is_the_pullback_of_mean_and_std():
+    std = placed()
+    mean = nn.Sequential(nn.Linear(2, 8), nn.Softplus(), nn.Linear(8, 6)).double()
+    metric = DecoderMetric(mean, std)
+    reference = PullbackMetric(lambda z: torch.cat([mean(z), std(z)], 1))
+    z, v = torch.randn(2, 5, 2, dtype=torch.float64)
+    assert torch.allclose(metric(z), reference(z))
+    assert torch.allclose(metric.pushforward(z, v), (metric.jacobian(z) @ v[..., None])[..., 0])
+
+
+def test_gaussian_log_prob_is_that_of_torch():
+    x, mean = torch.randn(2, 4, 3)
+    std = torch.rand(4, 3) + 0.1
+    reference = torch.distributions.Normal(mean, std).log_prob(x).sum(1)
+    assert torch.allclose(gaussian_log_prob(x, mean, std), reference, rtol=1e-5)
+
+
+def test_stochastic_gradient_of_the_volume_is_unbiased():
+    std = placed()
+    mean = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 6)).double()
+    metric = DecoderMetric(mean, std)
+    z = torch.randn(1, 2, dtype=torch.float64)
+    exact, gradient = metric.log_volume_and_grad(z)
+    many = z.expand(20_000, 2).clone().requires_grad_()
+    value = implementation.log_volume(metric, many)
+    (draws,) = torch.autograd.grad(value.sum(), many)
+    assert torch.allclose(value, exact.expand(20_000))
+    error = (draws.mean(0) - gradient[0]).abs() / (draws.std(0) / len(draws) ** 0.5)
+    assert bool((error < 4).all())
+    assert bool((draws.std(0) > 0).all())
+
+
+def test_a_sample_where_the_map_is_constant_has_the_smallest_volume_and_no_gradient():
+    metric = DecoderMetric(lambda z: torch.zeros(len(z), 6), placed(dtype=torch.float32))
+    z = torch.tensor([[0.0, 0.0], [1e4, 0.0]]).requires_grad_()
+    value = implementation.log_volume(metric, z)
+    (gradient,) = torch.autograd.grad(value.sum(), z)
+    value = value.detach()
+    assert bool(torch.isfinite(value).all()) and float(value[1]) < float(value[0]) - 50
+    assert bool(torch.isfinite(gradient).all()) and not gradient[1].any() and gradient[0].any()
+
+
+# Curves
+
+
+class Polar(PullbackMetric):
+    def __init__(self):
+        super().__init__(lambda z: z[:, :1] * torch.cat([z[:, 1:].cos(), z[:, 1:].sin()], 1))
+
+
+def test_fan_on_the_plane_in_polar_coordinates():
+    """Between solved geodesics, l² is that of the plane up to the square of what they miss."""
+    torch.manual_seed(0)
+    metric, center = Polar(), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    grid = torch.cartesian_prod(torch.linspace(0.8, 2, 9), torch.linspace(-1.2, 1.2, 13))
+    fan = GeodesicFan(len(grid), 2).double()
+    fan.anchors.copy_(grid)
+    fan.solve(metric, center, 100)
+    z = torch.rand(200, 2, dtype=torch.float64) * torch.tensor([1.0, 2.0]) + torch.tensor([0.9, -1])
+
+    def square(fan):
+        nodes = torch.cat([center.expand(200, 1, 2), fan(z, center), z[:, None]], 1)
+        return mean_squared_speed(metric.immersion(nodes.flatten(0, 1)).unflatten(0, (200, -1)))
+
+    exact = (metric.immersion(z) - torch.tensor([1.0, 0.0])).square().sum(1)
+    assert float((square(fan) / exact).min()) > 1 - 1e-3  # a curve is no shorter than a geodesic
+    assert float((square(fan) / exact).max()) < 1.01
+    straight = copy.deepcopy(fan)
+    straight.deviations.zero_()
+    assert float((square(straight) / exact).max()) > 1.1
+
+
+def test_fan_of_a_trained_model_is_close_to_geodesics(rvae, digits):
+    with torch.no_grad():
+        z, _ = rvae._posterior(torch.as_tensor(digits[600:800]))
+        fan = rvae._along_curves(z)[2]
+        exact = squared_distance(rvae.metric, z, rvae.prior_center.expand_as(z), nodes=32)
+    excess = fan / exact - 1
+    assert float(excess.median()) < 0.03 and float(excess.median()) > -1e-3
+
+
+# The laws of the latent space
+
+
+def test_posterior_samples_come_from_the_law_that_is_scored(rvae):
+    mean = rvae.std.centers[:1].expand(50_000, 2)
+    log_time = torch.full((50_000,), math.log(0.02))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        z, negative_entropy, log_q = rvae._sample_posterior(rvae.metric, mean, log_time)
+        covariance = 0.02 * torch.linalg.inv(rvae.metric(mean[:1])[0])
+    law = torch.distributions.MultivariateNormal(mean[0], covariance)
+    # Coordinates and times of a float32 model of this size: 1e-3 is rounding.
+    assert torch.allclose(log_q, law.log_prob(z), atol=2e-3, rtol=1e-3)
+    assert torch.allclose(negative_entropy[0], -law.entropy(), atol=1e-3)
+    white = torch.linalg.solve_triangular(law.scale_tril, (z - mean).T, upper=False)
+    sample = white @ white.T / 50_000
+    assert torch.allclose(sample, torch.eye(2), atol=5 * (2 / 50_000) ** 0.5)
+
+
+class Flat(BaseDecoder):
+    """An isometric linear immersion: the latent space is flat."""
+
+    def __init__(self):
+        super().__init__()
+        self.Q = nn.Parameter(torch.linalg.qr(torch.randn(5, 2))[0])
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=z @ self.Q.T)
+
+
+class FlatEncoder(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = self.layer(x)
+        return ModelOutput(embedding=h[:, :2], log_covariance=h[:, 2:])
+
+
+def flat_model(latent_noise=0.1):
+    """A model in flat space, with constant sigma: everything is known in closed form."""
+    torch.manual_seed(0)
+    fields = {"input_dim": (5,), "latent_dim": 2, "num_centers": 3, "rbf_bandwidth": 1e-12}
+    model = BrownianRVAE(BrownianRVAEConfig(**fields, warmup_epochs=1), FlatEncoder(), Flat())
+    model = model.double().eval()
+    with torch.no_grad():
+        model.epochs_done += 1
+        model.std.log_weight.fill_(-math.log(3 * latent_noise**2))
+        model.prior_center.copy_(torch.tensor([0.3, -0.2]))
+        model.prior_log_time.fill_(math.log(0.7))
+        model.fan.anchors.normal_()
+    return model
+
+
+def test_in_flat_space_the_divergence_is_that_of_gaussians():
+    model = flat_model()
+    x = torch.randn(1, 5, dtype=torch.float64).expand(20_000, 5)
+    with torch.no_grad():
+        output = model({"data": x})
+        mean, log_time = model._posterior(x[:1])
+    eye = torch.eye(2, dtype=torch.float64)
+    q = torch.distributions.MultivariateNormal(mean[0], log_time.exp() * eye)
+    p = torch.distributions.MultivariateNormal(model.prior_center, 0.7 * eye)
+    kl = torch.distributions.kl_divergence(q, p)
+    # The spread of |z - c|² / 2s, from the law of z.
+    t, shift = float(log_time.exp()), (mean[0] - model.prior_center).square().sum()
+    spread = float((2 * t * t * 2 + 4 * t * shift) ** 0.5) / (2 * 0.7)
+    assert abs(float(output.reg_loss - kl)) < 4 * spread / 20_000**0.5
+    z = torch.randn(7, 2, dtype=torch.float64)
+    assert torch.allclose(model.log_prior(z), p.log_prob(z))
+
+
+def test_get_nll_in_flat_space_is_the_likelihood_of_the_linear_gaussian_model():
+    model = flat_model(latent_noise=0.5)
+    Q = model.decoder.Q
+    eye = torch.eye(5, dtype=torch.float64)
+    law = torch.distributions.MultivariateNormal(Q @ model.prior_center, 0.7 * Q @ Q.T + 0.25 * eye)
+    x = law.sample((3,))
+    torch.manual_seed(0)
+    # The posterior is the encoder's: make it a broad one around the truth.
+    with torch.no_grad():
+        model.encoder.layer.weight[:2].copy_(Q.T * (0.7 / 0.95))
+        model.encoder.layer.bias[:2].copy_(model.prior_center * (0.25 / 0.95))
+        model.encoder.layer.weight[2].zero_()
+        model.encoder.layer.bias[2].fill_(math.log(0.3))
+    estimate = model.get_nll(x, n_samples=3000, batch_size=2000)
+    assert abs(estimate - float(law.log_prob(x).mean())) < 0.05
+
+
+def test_get_nll_grows_with_the_samples_above_the_elbo(rvae, digits):
+    x = torch.as_tensor(digits[600:610])
+    torch.manual_seed(0)
+    one, many = (np.mean([rvae.get_nll(x, n) for _ in range(4)]) for n in (1, 30))
+    assert many > one
+
+
+def test_divergences_are_non_negative_in_expectation(rvae, digits):
+    torch.manual_seed(0)
+    x = torch.as_tensor(digits[600:])
+    with torch.no_grad():
+        values = torch.stack([rvae({"data": x}).reg_loss for _ in range(8)])
+    assert float(values.mean() + 3 * values.std()) > 0
+    assert float(values.mean()) > 0.5  # the codes do say something
+
+
+def test_every_parameter_learns_in_the_second_phase_but_the_mean(rvae, digits):
+    model = copy.deepcopy(rvae).train()
+    model.zero_grad()
+    model({"data": torch.as_tensor(digits[:50])}).loss.backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith("decoder."):
+            assert parameter.grad is None
+        else:
+            assert bool(torch.isfinite(parameter.grad).all()) and bool(parameter.grad.any()), name
+
+
+def test_gradient_of_the_loss_against_finite_differences():
+    """In flat space nothing is approximated: the gradient is that of the value."""
+    model = flat_model().train()
+    x = torch.randn(6, 5, dtype=torch.float64)
+
+    def loss():
+        torch.manual_seed(3)
+        return model({"data": x}).loss
+
+    loss().backward()
+    learned = (model.encoder.layer.bias, model.prior_center, model.prior_log_time)
+    for parameter in learned:
+        for i in range(parameter.numel()):
+            with torch.no_grad():
+                parameter.view(-1)[i] += 1e-5
+                above = loss()
+                parameter.view(-1)[i] -= 2e-5
+                below = loss()
+                parameter.view(-1)[i] += 1e-5
+            assert math.isclose(
+                float(parameter.grad.view(-1)[i]), float(above - below) / 2e-5, rel_tol=1e-4
+            )
+
+
+# The two phases in pythae's trainer
+
+
+def test_the_saved_model_is_of_the_last_phase_whatever_the_losses(digits, tmp_path, monkeypatch):
+    """The second phase is made much worse than the first, for training and evaluation loss."""
+    elbo = BrownianRVAE._elbo
+
+    def bad(self, x):
+        output = elbo(self, x)
+        output["loss"] = output.loss + 1e6
+        return output
+
+    monkeypatch.setattr(BrownianRVAE, "_elbo", bad)
+    for eval_data in (None, digits[100:150]):
+        trainer = train(BrownianRVAE(config()), digits[:100], tmp_path, 4, eval_data)
+        model = AutoModel.load_from_folder(final(trainer))
+        assert type(model) is BrownianRVAE and not model.in_warmup
+        assert int(model.epochs_done) >= (2 if eval_data is not None else 3)
+        assert model.std.centers.any()
+
+
+def test_warmup_is_an_autoencoder_and_its_offset_costs_no_digit(digits):
+    model = BrownianRVAE(config())
+    x = torch.as_tensor(digits[:50])
+    output = model({"data": x})
+    mean = model.decoder(model.encoder(x).embedding).reconstruction
+    reference = torch.distributions.Normal(mean, 1.0).log_prob(x).flatten(1).sum(1).mean()
+    assert torch.allclose(output.recon_loss, -reference)
+    assert float(output.loss) - 1e9 == pytest.approx(float(-reference), abs=1e-5)
+    output.loss.backward()
+    gradient = model.decoder.reconstruction.bias.grad.clone()
+    model.zero_grad()
+    output = model({"data": x})
+    output.recon_loss.backward()
+    assert torch.equal(gradient, model.decoder.reconstruction.bias.grad)
+
+
+@pytest.mark.parametrize("saved_at", [1, 3])
+def test_a_loaded_checkpoint_goes_on_in_its_phase(saved_at, digits, tmp_path):
+    model = BrownianRVAE(config())
+    trainer = train(model, digits[:100], tmp_path, 3, steps_saving=1)
+    folder = os.path.join(trainer.training_dir, f"checkpoint_epoch_{saved_at}")
+    loaded = AutoModel.load_from_folder(folder)
+    done = int(loaded.epochs_done)
+    assert loaded.in_warmup == (saved_at == 1) and done >= 1
+    phases = []
+    autoencoder, elbo = loaded._autoencoder, loaded._elbo
+    loaded._autoencoder = lambda *a: phases.append(1) or autoencoder(*a)
+    loaded._elbo = lambda *a: phases.append(2) or elbo(*a)
+    trainer = BaseTrainer(loaded, trainer.train_dataset, training_config=trainer.training_config)
+    phases.clear()
+    trainer.prepare_training()
+    for epoch in range(1, 4):
+        trainer.train_step(epoch)
+    assert phases == [1, 1] * (2 - min(done, 2)) + [2, 2] * (3 - (2 - min(done, 2)))
+    assert not loaded.in_warmup
+
+
+def test_save_and_load_give_the_same_values(rvae, digits, tmp_path):
+    rvae.save(tmp_path)
+    loaded = AutoModel.load_from_folder(tmp_path).eval()
+    x = torch.as_tensor(digits[:30])
+    values = []
+    for model in (rvae, loaded):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            values.append(model({"data": x}))
+    for key in ("loss", "recon_loss", "reg_loss", "recon_x", "z"):
+        assert torch.equal(values[0][key], values[1][key])
+    z = rvae.std.centers[:5]
+    assert torch.equal(rvae.log_prior(z), loaded.log_prior(z))
+
+
+def test_the_same_seed_trains_the_same_model(digits, tmp_path):
+    states = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = BrownianRVAE(config())
+        train(model, digits[:100], tmp_path, 3, seed=5)
+        states.append(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
+
+
+# pythae's networks and dtypes
+
+
+def encoder_of_pythae(**fields):
+    return Encoder_VAE_MLP(config(**fields))
+
+
+def test_an_encoder_of_pythae(digits, tmp_path):
+    model = BrownianRVAE(config(), encoder=encoder_of_pythae())
+    trainer = train(model, digits[:100], tmp_path, 3)
+    loaded = AutoModel.load_from_folder(final(trainer)).eval()
+    with torch.no_grad():
+        output = loaded({"data": torch.as_tensor(digits[:20])})
+    assert bool(torch.isfinite(output.loss)) and output.recon_x.shape == (20, 1, 8, 8)
+
+
+def test_benchmark_networks_of_pythae_with_batch_norm(tmp_path):
+    from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_VAE_MNIST
+
+    torch.manual_seed(0)
+    data = torch.rand(24, 1, 28, 28).numpy()
+    fields = {"input_dim": (1, 28, 28), "num_centers": 8, "warmup_epochs": 1}
+    networks = (Encoder_Conv_VAE_MNIST, Decoder_Conv_AE_MNIST)
+    model = BrownianRVAE(config(**fields), *(network(config(**fields)) for network in networks))
+    trainer = train(model, data, tmp_path, 2)
+    assert not AutoModel.load_from_folder(final(trainer)).in_warmup
+    statistics = [b.clone() for b in model.decoder.buffers()]
+    model.train()
+    model({"data": torch.as_tensor(data)}, epoch=3).loss.backward()
+    assert all(torch.equal(a, b) for a, b in zip(statistics, model.decoder.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("latent_dim", [1, 3])
+def test_latent_dimensions_and_batches_of_one(latent_dim, digits, tmp_path):
+    model = BrownianRVAE(config(latent_dim=latent_dim))
+    train(model, digits[:51], tmp_path, 4)  # the last batch has one point
+    assert not model.in_warmup
+    with torch.no_grad():
+        assert bool(torch.isfinite(model({"data": torch.as_tensor(digits[:1])}).loss))
+
+
+def test_pythaes_habits(rvae, digits):
+    x = torch.as_tensor(digits[:6])
+    assert rvae.predict(x).embedding.shape == (6, 2)
+    assert rvae.reconstruct(x).shape == x.shape
+    assert rvae.embed(x).shape == (6, 2)
+    assert rvae.interpolate(x[:3], x[3:], granularity=4).shape == (3, 4, 1, 8, 8)
+    assert "BrownianRVAE" in repr(rvae)
+
+
+def test_mixed_precision_is_left_for_the_geometry(rvae, digits):
+    x = torch.as_tensor(digits[:20])
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            losses.append(rvae({"data": x}).loss)
+    assert torch.equal(*losses)
+    losses[1].backward()
+    rvae.zero_grad()
+
+
+def test_the_reproduction_script_runs(tmp_path):
+    pytest.importorskip("matplotlib")
+    script = pathlib.Path(__file__).parents[2] / "examples" / "reproduce" / "seed_001.py"
+    command = [sys.executable, script, "--quick", "--output-dir", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    runs = json.loads((tmp_path / "seed_001.json").read_text())["runs"]
+    assert [run["model"] for run in runs] == ["VAE", "flat", "flat free", "R-VAE"]
+    assert all(math.isfinite(run["neg_elbo"]) for run in runs)
+    assert "## Table 1" in (tmp_path / "seed_001.md").read_text()
+    for name in ("figure_1.png", "figure_2.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"latent_dim": 0}, "latent_dim must be finite and at least 1"),
+        ({"warmup_epochs": 0}, "warmup_epochs must be finite and at least 1"),
+        ({"num_centers": 0}, "num_centers must be"),
+        ({"rbf_bandwidth": 0.0}, "rbf_bandwidth must be"),
+        ({"precision_floor": float("nan")}, "precision_floor must be"),
+        ({"hidden_dims": ()}, "hidden_dims must name"),
+    ],
+)
+def test_bad_configs(fields, message):
+    with pytest.raises(ValueError, match=message):
+        config(**fields)
+
+
+def test_input_dim_is_needed():
+    with pytest.raises(ValueError, match="input_dim is not set"):
+        BrownianRVAE(config(input_dim=None))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: 255 * x, r"must be in \[0, 1\], the range of the default decoder, got 0 to 255"),
+        (lambda x: x - 0.5, r"must be in \[0, 1\]"),
+        (lambda x: x / 0, "NaN or infinity"),
+        (lambda x: x.flatten(1), r"must have shape \[B, 1, 8, 8\]"),
+        (lambda x: x[:0], r"must have shape \[B, 1, 8, 8\]"),
+    ],
+)
+def test_bad_data(change, message, digits):
+    with pytest.raises(ValueError, match=message):
+        BrownianRVAE(config())({"data": change(torch.as_tensor(digits[:10]))})
+
+
+def test_an_encoder_of_another_latent_dimension(digits):
+    model = BrownianRVAE(config(), encoder=encoder_of_pythae(latent_dim=3))
+    with pytest.raises(ValueError, match=r"embedding of shape \[10, 2\] \(latent_dim is 2\)"):
+        model({"data": torch.as_tensor(digits[:10])})
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_training_that_ends_in_the_first_phase_is_refused_before_it_begins(
+    epochs, digits, tmp_path
+):
+    with pytest.raises(Exception, match=f"warmup_epochs is 2, but .* end after epoch {epochs}"):
+        train(BrownianRVAE(config()), digits[:100], tmp_path, epochs)
+    assert not os.listdir(tmp_path)
+
+
+def test_resumed_training_counts_the_epochs_done(digits, tmp_path):
+    model = BrownianRVAE(config())
+    model.epochs_done += 1
+    train(model, digits[:100], tmp_path, 2)
+    assert not model.in_warmup
+
+
+def test_fewer_points_than_centres_are_refused_in_the_first_step(digits, tmp_path):
+    with pytest.raises(ValueError, match="num_centers is 20, but there are only 15 training"):
+        train(BrownianRVAE(config()), digits[:15], tmp_path, 4)
+
+
+def test_fewer_codes_than_centres():
+    with pytest.raises(ValueError, match="only 4 codes"):
+        placed().place(torch.randn(4, 2), torch.ones(6))
+
+
+def test_several_processes_are_refused(digits):
+    with pytest.raises(ValueError, match="cannot be trained by several processes"):
+        BrownianRVAE(config())({"data": torch.as_tensor(digits[:5])}, epoch=1, uses_ddp=True)
+
+
+def test_what_needs_the_second_phase_says_so(digits):
+    model = BrownianRVAE(config())
+    for call in (
+        lambda: model.metric,
+        lambda: model.get_nll(torch.as_tensor(digits[:5])),
+        lambda: model.log_prior(torch.zeros(1, 2)),
+    ):
+        with pytest.raises(RuntimeError, match=r"first phase of its training \(0 of 2 epochs\)"):
+            call()
+
+
+def test_updates_without_codes():
+    model = BrownianRVAE(config(warmup_epochs=1))
+    with pytest.raises(RuntimeError, match="No codes were seen"):
+        model.update()
+
+
+def test_get_nll_checks_its_numbers(rvae, digits):
+    with pytest.raises(ValueError, match="at least 1, got 0 and 100"):
+        rvae.get_nll(torch.as_tensor(digits[:5]), n_samples=0)

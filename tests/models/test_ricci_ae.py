@@ -1,0 +1,502 @@
+"""RicciAE: its losses on surfaces with known curvature, training, pythae's habits, bad input."""
+
+import copy
+import math
+import os
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from pythae.data.datasets import DatasetOutput
+from pythae.models import AE, AEConfig, AutoModel
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.pipelines import GenerationPipeline, TrainingPipeline
+from pythae.samplers import (
+    GaussianMixtureSamplerConfig,
+    IAFSamplerConfig,
+    MAFSamplerConfig,
+    NormalSamplerConfig,
+)
+from pythae.trainers import BaseTrainerConfig
+from torch import nn
+
+import pythae_geometric
+from pythae_geometric.data.synthetic import swiss_roll
+from pythae_geometric.geometry import scalar_curvature
+from pythae_geometric.models.ricci_ae import RicciAE, RicciAEConfig, RunawayFunctionalError
+from pythae_geometric.models.ricci_ae.networks import SmoothDecoder, SmoothEncoder
+from pythae_geometric.models.ricci_ae.ricci_functional import RicciFunctional
+
+pythae_geometric.register(RicciAE, RicciAEConfig)
+
+FUNCTIONALS = ["total_squared", "perelman_f", "perelman_w"]
+
+
+class Identity(BaseEncoder):
+    def forward(self, x):
+        return ModelOutput(embedding=x.flatten(1))
+
+
+class Chart(BaseDecoder):
+    """A decoder that is a known surface, times ``scale``."""
+
+    def __init__(self, surface, scale=1.0):
+        super().__init__()
+        self.surface = surface
+        self.scale = nn.Parameter(torch.tensor(scale, dtype=torch.float64))
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.scale * self.surface(z))
+
+
+def sphere(z):
+    theta, phi = z.unbind(1)
+    circle = torch.stack([phi.cos(), phi.sin()], dim=1)
+    return torch.cat([theta.sin().unsqueeze(1) * circle, theta.cos().unsqueeze(1)], dim=1)
+
+
+def torus(z, R=2.0, r=0.7):
+    a, b = z.unbind(1)
+    w = R + r * a.cos()
+    return torch.stack([w * b.cos(), w * b.sin(), r * a.sin()], dim=1)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def small(functional="total_squared", input_dim=(6,), **fields):
+    """A model with small networks in float64."""
+    torch.manual_seed(0)
+    config = RicciAEConfig(
+        input_dim=input_dim, functional=functional, **{"num_points": 16, **fields}
+    )
+    networks = SmoothEncoder, SmoothDecoder
+    return RicciAE(config, *(n(input_dim, config.latent_dim, (24, 24)) for n in networks)).double()
+
+
+def batch(n=32, dim=6, seed=0):
+    return DatasetOutput(data=torch.randn(n, dim, dtype=torch.float64, generator=seeded(seed)))
+
+
+# The functionals
+
+
+NUM_POINTS = 40_000
+SPHERE_BOX = ((0.4, 2.0), (0.0, 3.0))
+SPHERE_AREA = 3.0 * (math.cos(0.4) - math.cos(2.0))
+
+
+def on_surface(surface, box, scale=1.0, **fields):
+    """The curvature part of a model whose decoder is a surface and whose codes span a box."""
+    config = RicciAEConfig(num_points=NUM_POINTS, regularization=1e-6, **fields)
+    model = RicciAE(config, Identity(), Chart(surface, scale)).double()
+    if model.functional.potential is not None:  # a constant potential
+        nn.init.zeros_(model.functional.potential[-1].weight)
+    return model._curvature(torch.tensor(box, dtype=torch.float64).T, seeded())
+
+
+def sampling_error():
+    """Relative standard error of the integral of sin θ, the area element, over the box."""
+    element = torch.linspace(*SPHERE_BOX[0], 10_001).sin()
+    return float(element.std() / element.mean()) / math.sqrt(NUM_POINTS)
+
+
+@pytest.mark.parametrize("r", [0.5, 3.0])
+def test_total_squared_of_a_sphere(r):
+    """R = 2 / r², so its square has the integral 4 / r⁴ times the area."""
+    out = on_surface(sphere, SPHERE_BOX, r)
+    exact = 4 / r**4 * r**2 * SPHERE_AREA
+    assert float(out.curvature_loss) == pytest.approx(exact, rel=5 * sampling_error())
+    assert float(out.mean_curvature) == pytest.approx(2 / r**2, rel=1e-6)
+    assert float(out.mean_squared_curvature) == pytest.approx(4 / r**4, rel=1e-6)
+    assert float(out.max_squared_curvature) == pytest.approx(4 / r**4, rel=1e-6)
+    assert out.num_degenerate == 0
+
+
+def test_total_squared_of_a_torus():
+    """The integral of 4 cos² a / (r (R + r cos a)) over both angles, by quadrature."""
+    a = torch.arange(2000) * (2 * math.pi / 2000)
+    integrand = 4 * a.cos() ** 2 / (0.7 * (2 + 0.7 * a.cos()))
+    out = on_surface(torus, ((0.0, 2 * math.pi), (0.0, 2 * math.pi)))
+    exact = (2 * math.pi) ** 2 * float(integrand.mean())
+    error = float(integrand.std() / integrand.mean()) / math.sqrt(NUM_POINTS)
+    assert float(out.curvature_loss) == pytest.approx(exact, rel=5 * error)
+
+
+@pytest.mark.parametrize("r", [0.5, 3.0])
+def test_perelman_f_of_a_sphere_with_constant_potential(r):
+    out = on_surface(sphere, SPHERE_BOX, r, functional="perelman_f")
+    assert float(out.curvature_loss) == pytest.approx(2 / r**2, rel=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.3, 2.0])
+@pytest.mark.parametrize("r", [0.5, 3.0])
+def test_perelman_w_of_a_sphere_with_constant_potential(r, tau):
+    """f = log(area / 4 π τ), so W = τ R + log(area / 4 π τ) - 2."""
+    out = on_surface(sphere, SPHERE_BOX, r, functional="perelman_w", tau=tau)
+    exact = tau * 2 / r**2 + math.log(r**2 * SPHERE_AREA / (4 * math.pi * tau)) - 2
+    assert float(out.curvature_loss) == pytest.approx(exact, abs=5 * sampling_error())
+
+
+@pytest.mark.parametrize("functional", FUNCTIONALS)
+@pytest.mark.parametrize("points", ["uniform", "encoded"])
+def test_functionals_are_of_the_surface_not_of_its_latent_units(functional, points):
+    """A latent space stretched by 3 and 1/5 along its axes shows the same surface."""
+    model = small(functional, points=points, regularization=1e-9)
+    if model.functional.potential is not None:
+        nn.init.zeros_(model.functional.potential[-1].weight)
+    stretch = torch.tensor([3.0, 0.2], dtype=torch.float64)
+    stretched = copy.deepcopy(model)
+    with torch.no_grad():
+        last, first = stretched.encoder.layers[-1], stretched.decoder.layers[0]
+        last.weight.mul_(stretch.unsqueeze(1)), last.bias.mul_(stretch)
+        first.weight.div_(stretch)
+    values = [m(batch(), generator=seeded()).curvature_loss for m in (model, stretched)]
+    assert abs(values[0]) > 1e-6
+    torch.testing.assert_close(values[0], values[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("lambda_curv", [0.7, -0.7])
+@pytest.mark.parametrize("points", ["uniform", "encoded"])
+@pytest.mark.parametrize("functional", FUNCTIONALS)
+def test_parameter_gradients_equal_finite_differences(functional, points, lambda_curv):
+    """In the decoder the gradient of the loss; in the potential, which descends whatever the sign,
+    that of the functional times the size of its weight."""
+    model = small(functional, points=points, lambda_curv=lambda_curv)
+
+    def loss():
+        return model(batch(), generator=seeded()).loss
+
+    def slope(parameters, directions, h=1e-6):
+        values = []
+        with torch.no_grad():
+            for step in (h, -2 * h):
+                for p, v in zip(parameters, directions, strict=True):
+                    p.add_(v, alpha=step)
+                values.append(float(loss()))
+            for p, v in zip(parameters, directions, strict=True):
+                p.add_(v, alpha=h)
+        return (values[0] - values[1]) / (2 * h)
+
+    loss().backward()
+    parts = [(model.decoder, 1.0)]
+    if model.functional.potential is not None:
+        parts.append((model.functional.potential, math.copysign(1.0, lambda_curv)))
+    for network, sign in parts:
+        parameters = list(network.parameters())
+        directions = [torch.randn_like(p) for p in parameters]
+        along = sum(float((p.grad * v).sum()) for p, v in zip(parameters, directions, strict=True))
+        assert abs(along) > 1e-6
+        assert sign * along == pytest.approx(slope(parameters, directions), rel=1e-4, abs=1e-7)
+
+
+def test_curvature_and_metric_are_those_of_the_decoder():
+    model, z = small(regularization=1e-7), torch.randn(5, 2, dtype=torch.float64)
+
+    def decoder(y):
+        return model.decoder(y)["reconstruction"]
+
+    torch.testing.assert_close(model.curvature(z), scalar_curvature(decoder, z))
+    J = torch.stack([torch.func.jacrev(lambda y: decoder(y[None])[0])(p) for p in z])
+    torch.testing.assert_close(model.metric(z), J.mT @ J)
+    assert model.metric.log_volume(z).shape == (5,)
+    large = small(regularization=0.5)
+    torch.testing.assert_close(large.metric(z), J.mT @ J + 0.25 * torch.eye(2, dtype=torch.float64))
+
+
+# Training
+
+
+def fit(model, data, folder, epochs=2, eval_data=None, batch_size=64, lr=1e-3):
+    config = BaseTrainerConfig(
+        output_dir=str(folder),
+        num_epochs=epochs,
+        learning_rate=lr,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
+    )
+    pipeline = TrainingPipeline(model=model, training_config=config)
+    pipeline(train_data=data, eval_data=eval_data)
+    return os.path.join(pipeline.trainer.training_dir, "final_model")
+
+
+@pytest.mark.parametrize("functional", FUNCTIONALS)
+def test_trains_in_the_pipeline_evaluates_without_gradients_and_loads(
+    functional, digits, tmp_path, monkeypatch
+):
+    torch.manual_seed(0)
+    model = RicciAE(RicciAEConfig(input_dim=(1, 8, 8), functional=functional, num_points=16))
+    grad_in_evaluation, forward = [], RicciAE.forward
+
+    def watched(self, *args, **kwargs):
+        if not self.training:
+            grad_in_evaluation.append(torch.is_grad_enabled())
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(RicciAE, "forward", watched)
+    before = copy.deepcopy(model.state_dict())
+    folder = fit(model, digits[:256], tmp_path, eval_data=digits[256:384])
+    # pythae runs a batch again, with gradients, where the first run raised.
+    assert len(grad_in_evaluation) >= 4 and not any(grad_in_evaluation)
+    assert all(not torch.equal(v, before[name]) for name, v in model.state_dict().items())
+
+    loaded = AutoModel.load_from_folder(folder)
+    assert type(loaded) is RicciAE and loaded.model_config == model.model_config
+    x = torch.from_numpy(digits[:5])
+    assert loaded.reconstruct(x).shape == x.shape and loaded.embed(x).shape == (5, 2)
+    assert loaded.predict(x).recon_x.shape == x.shape
+    assert loaded.interpolate(x[:2], x[2:4], granularity=3).shape == (2, 3, 1, 8, 8)
+    saved = torch.load(os.path.join(folder, "model.pt"), weights_only=True)["model_state_dict"]
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, saved[name], rtol=0, atol=0)
+
+
+def test_own_networks_are_saved_and_loaded(tmp_path):
+    model = small()
+    model.save(tmp_path)
+    assert (tmp_path / "decoder.pkl").exists() and (tmp_path / "encoder.pkl").exists()
+    x = batch().data
+    torch.testing.assert_close(
+        AutoModel.load_from_folder(tmp_path).double().embed(x), model.embed(x), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_curvature_falls_and_the_reconstruction_does_not_suffer(seed):
+    """A bent sheet is flat, but decoders of it are not until they are asked to be."""
+    t, h = torch.rand(2, 512, generator=seeded(seed), dtype=torch.float64) * 2 - 1
+    data = DatasetOutput(data=torch.stack([t, h, t**2], dim=1))
+    model = small(input_dim=(3,))
+
+    def train(model, lambda_curv, steps):
+        model.model_config.lambda_curv = lambda_curv
+        optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+        decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, total_iters=steps)
+        generator = seeded(seed)
+        for _ in range(steps):
+            optimiser.zero_grad()
+            model(data, generator=generator).loss.backward()
+            optimiser.step()
+            decay.step()
+        out = model(data)
+        R = model.curvature(out.z.detach()).detach()
+        return float(out.recon_loss.detach()), float(R.square().mean())
+
+    train(model, 0.0, 150)
+    plain_error, plain_R = train(copy.deepcopy(model), 0.0, 150)
+    error, R = train(model, 0.1, 150)
+    assert error < 2 * plain_error and R < plain_R / 20
+
+
+def test_eight_latent_dimensions_train():
+    torch.manual_seed(0)
+    model = RicciAE(RicciAEConfig(input_dim=(40,), latent_dim=8, num_points=16))
+    data = DatasetOutput(data=torch.randn(64, 40, generator=seeded()))
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(20):
+        out = model(data, generator=seeded())
+        optimiser.zero_grad()
+        out.loss.backward()
+        optimiser.step()
+        losses.append(float(out.loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_every_output_is_there_and_the_loss_is_their_sum():
+    model = small("perelman_w", lambda_recon=3.0, lambda_curv=-0.2)
+    out = model(batch(), epoch=1, dataset_size=32, uses_ddp=False)
+    torch.testing.assert_close(out.loss, 3.0 * out.recon_loss - 0.2 * out.curvature_loss)
+    assert out.recon_x.shape == (32, 6) and out.z.shape == (32, 2)
+    assert out.max_squared_curvature >= out.mean_squared_curvature >= out.mean_curvature**2
+    expected = (out.recon_x - batch().data).square().sum(1).mean()
+    torch.testing.assert_close(out.recon_loss, expected)
+
+
+def test_weight_zero_is_the_autoencoder_of_pythae():
+    model = small(lambda_curv=0.0)
+    plain = AE(AEConfig(input_dim=(6,), latent_dim=2), model.encoder, model.decoder)
+    out = model(batch())
+    torch.testing.assert_close(out.loss, plain(batch()).loss)
+    assert "curvature_loss" not in out
+
+
+def test_curvature_every_so_many_training_steps():
+    model = small(curvature_every=3, lambda_curv=0.2)
+    outputs = [model(batch(), generator=seeded()) for _ in range(7)]
+    assert ["curvature_loss" in out for out in outputs] == [True, False, False] * 2 + [True]
+    weighted = outputs[0].loss - outputs[0].recon_loss
+    torch.testing.assert_close(weighted, 0.6 * outputs[0].curvature_loss)
+    out = model.eval()(batch())
+    torch.testing.assert_close(out.loss, out.recon_loss + 0.2 * out.curvature_loss)
+
+
+def test_the_generator_decides_the_points():
+    model = small()
+    values = [float(model(batch(), generator=seeded(s)).curvature_loss) for s in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+    encoded = small(points="encoded")
+    assert float(encoded(batch()).curvature_loss) == float(encoded(batch()).curvature_loss)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        NormalSamplerConfig(),
+        GaussianMixtureSamplerConfig(n_components=3),
+        MAFSamplerConfig(n_made_blocks=1, n_hidden_in_made=1, hidden_size=8),
+        IAFSamplerConfig(n_made_blocks=1, n_hidden_in_made=1, hidden_size=8),
+    ],
+    ids=lambda config: config.name,
+)
+def test_samplers_of_pythae(config, digits, tmp_path):
+    torch.manual_seed(0)
+    model = RicciAE(RicciAEConfig(input_dim=(1, 8, 8)))
+    training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
+    pipeline = GenerationPipeline(model=model, sampler_config=config)
+    images = pipeline(
+        num_samples=7, train_data=digits[:64], eval_data=digits[:32], training_config=training
+    )
+    assert images.shape == (7, 1, 8, 8) and bool(torch.isfinite(images).all())
+
+
+# Bad input
+
+
+def test_a_curve_has_no_curvature():
+    with pytest.raises(ValueError, match="latent_dim is 1, and a curve has scalar curvature 0"):
+        RicciAEConfig(input_dim=(3,), latent_dim=1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lambda_curv", math.nan),
+        ("lambda_curv", math.inf),
+        ("lambda_recon", -1.0),
+        ("tau", 0.0),
+        ("num_points", 0),
+        ("curvature_every", 0),
+        ("regularization", 0.0),
+        ("functional", "willmore"),
+        ("points", "everywhere"),
+        ("latent_dim", 0),
+        ("lambda_curvature", 1.0),
+    ],
+)
+def test_bad_configs_are_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        RicciAEConfig(**{"input_dim": (3,), field: value})
+
+
+def test_networks_need_a_shape():
+    with pytest.raises(ValueError, match="set input_dim in the config"):
+        RicciAE(RicciAEConfig())
+
+
+class ReLUDecoder(BaseDecoder):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 6))
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.layers(z))
+
+
+def test_relu_decoders_are_reported_once():
+    torch.manual_seed(0)
+    model = RicciAE(RicciAEConfig(input_dim=(6,)), decoder=ReLUDecoder())
+    data = DatasetOutput(data=torch.randn(20, 6))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            out = model(data)
+            out.loss.backward()
+    assert [str(w.message) for w in caught if "ReLU" in str(w.message)] != []
+    assert len(caught) == 1
+    assert float(out.curvature_loss) == 0
+
+
+@pytest.mark.parametrize("functional", FUNCTIONALS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_collapsed_latents_are_regularised_and_reported(functional, dtype):
+    """Both columns of J are the same at first; training goes on, with finite weights."""
+    model = small(functional).to(dtype)
+    with torch.no_grad():
+        model.decoder.layers[0].weight[:, 1] = model.decoder.layers[0].weight[:, 0]
+    data = DatasetOutput(data=batch().data.to(dtype))
+    with pytest.warns(UserWarning, match="all but lost its rank at 16 of 16 points"):
+        out = model(data)
+    assert out.num_degenerate == 16 and torch.isfinite(out.loss)
+    out.loss.backward()
+    torch.optim.Adam(model.parameters(), 1e-2).step()
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    assert bool(torch.isfinite(model.curvature(out.z.detach())).all())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert small(functional)(batch()).num_degenerate == 0
+
+
+def test_a_functional_that_runs_away_stops_training_with_finite_weights():
+    """F has no lower bound: with this weight it dives, within a few hundred steps."""
+    model = small("perelman_f", lambda_curv=1e4, lambda_recon=0.01)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    with pytest.raises(RunawayFunctionalError, match=r"perelman_f has become .*change its sign"):
+        for _ in range(1000):
+            optimiser.zero_grad()
+            model(batch()).loss.backward()
+            optimiser.step()
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
+    """The root has the value 0 and an infinite derivative where its argument is 0."""
+    model = small()
+    surface = model.decoder.forward
+
+    def spiked(z):
+        out = surface(z)
+        spike = (model.decoder.layers[-1].bias * 0).sum().sqrt()
+        return ModelOutput(reconstruction=out.reconstruction * (1 + spike))
+
+    model.decoder.forward = spiked
+    out = model(batch())
+    assert torch.isfinite(out.loss)
+    with pytest.raises(RunawayFunctionalError, match="gradient of the curvature functional is not"):
+        (out.loss - out.recon_loss).backward()
+    assert all(p.grad is None for p in model.decoder.parameters())
+
+
+def test_data_that_are_not_finite_are_named():
+    data = batch()
+    data["data"][3, 1] = math.nan
+    with pytest.raises(ValueError, match="The data contains NaN or infinity"):
+        small()(data)
+
+
+def test_one_sample_spans_no_region():
+    model = small()
+    out = model.eval()(batch(n=1))
+    assert "curvature_loss" not in out and torch.isfinite(out.loss)
+
+
+def test_potential_is_normalised_so_that_its_constant_does_not_matter():
+    for name in ("perelman_f", "perelman_w"):
+        functional = RicciFunctional(name, 2, 0.5).double()
+        z = torch.rand(50, 2, dtype=torch.float64, generator=seeded()) + 0.5
+        values = []
+        for constant in (0.0, 700.0):
+            nn.init.constant_(functional.potential[-1].bias, constant)
+            values.append(functional(sphere, z, torch.tensor(-math.log(50.0)))[0])
+        torch.testing.assert_close(values[0], values[1])
+
+
+def test_the_roll_trains_in_float32_from_arrays(tmp_path):
+    roll = swiss_roll(500, generator=seeded())
+    torch.manual_seed(0)
+    model = RicciAE(RicciAEConfig(input_dim=(3,), num_points=16))
+    fit(model, (roll.data / 7).numpy().astype(np.float32), tmp_path, epochs=2)
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
