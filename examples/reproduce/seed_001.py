@@ -15,7 +15,7 @@ Four models, in two phases each:
              everything is trained
   flat       a first phase as that of the R-VAE, without any prior; then the same posterior and a
              prior N(a, diag b) with learned a and b, and the mean decoder fixed as in the R-VAE:
-             this differs from the R-VAE by geometry alone
+             this differs from the R-VAE by its laws alone
   flat free  the same, with the mean decoder trained in the second phase too
   R-VAE      BrownianRVAE
 
