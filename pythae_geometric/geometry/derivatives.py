@@ -71,7 +71,7 @@ def directional_derivative(
         >>> directional_derivative(torch.square, z, v)
         (tensor([[1., 4.]]), tensor([[2., 0.]]))
     """
-    _check_points(z)
+    z = _points(z)
     _check_directions(z, v)
     with _differentiable(f):
         return jvp(_checked(f, z), (z,), (v,))
@@ -93,7 +93,7 @@ def second_directional_derivative(
     Raises:
         ValueError, TypeError: ``z``, ``v`` or ``f(z)`` do not have these shapes.
     """
-    _check_points(z)
+    z = _points(z)
     _check_directions(z, v)
     f_checked = _checked(f, z)
     with _differentiable(f):
@@ -103,7 +103,7 @@ def second_directional_derivative(
 
 def value_and_jacobian(f: Immersion, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Value ``f(z)`` ``[B, *out]`` and Jacobian ``[B, *out, d]``; see :func:`jacobian`."""
-    _check_points(z)
+    z = _points(z)
     f_checked = _checked(f, z)
     with _differentiable(f):
         # The value does not depend on the direction: vmap computes it once.
@@ -151,7 +151,7 @@ def second_derivatives(f: Immersion, z: torch.Tensor) -> tuple[torch.Tensor, tor
         >>> J, H
         (tensor([[3., 2.]]), tensor([[0., 1., 0.]]))
     """
-    _check_points(z)
+    z = _points(z)
     f_checked = _checked(f, z)
     basis = _basis(z)
 
@@ -314,7 +314,8 @@ def _checked(f: Immersion, z: torch.Tensor) -> Immersion:
     return f_checked
 
 
-def _check_points(z: torch.Tensor) -> None:
+def _points(z: torch.Tensor) -> torch.Tensor:
+    """``z``, checked; forward mode refuses tensors whose rows share memory, as expand gives."""
     if not isinstance(z, torch.Tensor):
         raise TypeError(f"The points z must be a tensor [B, d], got a {type(z).__name__}.")
     if z.ndim != 2 or z.shape[1] == 0:
@@ -324,6 +325,7 @@ def _check_points(z: torch.Tensor) -> None:
         )
     if not z.is_floating_point():
         raise TypeError(f"The points z must be floating-point numbers, got {z.dtype}.")
+    return z.contiguous()
 
 
 def _check_directions(z: torch.Tensor, v: torch.Tensor) -> None:

@@ -331,3 +331,13 @@ def test_bad_input_is_refused_with_a_reason(derivative, f, z, error, words):
 def test_directions_of_another_shape_are_refused(derivative):
     with pytest.raises(ValueError, match="shape of the points"):
         derivative(torch.sin, torch.zeros(2, 2), torch.zeros(2))
+
+
+def test_points_that_share_memory():
+    """Forward mode of torch refuses what expand gives."""
+    z, v = torch.tensor([[0.3, -0.2]]).expand(4, 2), torch.tensor([[1.0, 2.0]]).expand(4, 2)
+    f = lambda z: z.prod(1, keepdim=True)  # noqa: E731
+    assert torch.allclose(jacobian(f, z), torch.tensor([-0.2, 0.3]).expand(4, 1, 2))
+    assert torch.allclose(directional_derivative(f, z, v)[1], torch.full((4, 1), 0.4))
+    assert torch.allclose(second_directional_derivative(f, z, v)[2], torch.full((4, 1), 4.0))
+    assert torch.allclose(second_derivatives(f, z)[1][0, 0], torch.tensor([0.0, 1.0, 0.0]))
