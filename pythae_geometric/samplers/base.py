@@ -83,8 +83,8 @@ class LatentSampler(BaseSampler):
         Args:
             num_samples: how many, 0 or more.
             batch_size: how many at a time, 1 or more.
-            output_dir: folder, created if need be, for images ``00000000.png`` and on. None: no
-                images are saved.
+            output_dir: folder, created if need be, for images ``00000000.png`` and on, of values
+                cut off at 0 and 1. None: no images are saved.
             return_gen: whether to return the data.
             save_sampler_config: whether to save the sampler (:meth:`save`) in ``output_dir``.
 
@@ -115,7 +115,8 @@ class LatentSampler(BaseSampler):
             if output_dir is not None:
                 for image in x:
                     with written_beside(os.path.join(output_dir, f"{done:08d}.png")) as path:
-                        self.save_img(image, *os.path.split(path))
+                        # pythae's save_img wraps what is out of range round: black to white.
+                        self.save_img(image.clamp(0, 1), *os.path.split(path))
                     done += 1
             if return_gen:
                 generated.append(x)

@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 
-@torch.no_grad()
 def encode(
     model: BaseAE, data, batch_size: int, device: str, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,10 +29,21 @@ def encode(
         ValueError: if the data are empty, of a wrong shape or not finite, or the posteriors are
             not.
     """
+    means, log_vars = _encode(model, data, batch_size, device, dtype, _posterior)
+    return means, log_vars
+
+
+def embed(model: BaseAE, data, batch_size: int, device: str, dtype: torch.dtype) -> torch.Tensor:
+    """Codes ``[N, d]`` of a data set; as :func:`encode`, of any encoder with an ``embedding``."""
+    return _encode(model, data, batch_size, device, dtype, lambda *given: _code(*given)[:1])[0]
+
+
+@torch.no_grad()
+def _encode(model, data, batch_size, device, dtype, read) -> list[torch.Tensor]:
+    """What ``read(model, x)`` gives of each batch, joined."""
     number = _check_data(data)
     input_dim = model.model_config.input_dim
-    means = log_vars = None
-    done = 0
+    results, done = None, 0
     with tqdm(total=number, desc="Encoding", disable=None, leave=False) as bar:
         for x in _batches(data, batch_size):
             if input_dim is not None and tuple(x.shape[1:]) != tuple(input_dim):
@@ -46,15 +56,14 @@ def encode(
                     f"train_data contain NaN or infinity between rows {done} and "
                     f"{done + len(x) - 1}: remove those rows."
                 )
-            mean, log_var = _posterior(model, x.to(device, dtype))
-            if means is None:
-                means = torch.empty(number, mean.shape[1], dtype=mean.dtype)
-                log_vars = torch.empty_like(means)
-            means[done : done + len(x)] = mean
-            log_vars[done : done + len(x)] = log_var
+            parts = read(model, x.to(device, dtype))
+            if results is None:
+                results = [torch.empty(number, *p.shape[1:], dtype=p.dtype) for p in parts]
+            for result, part in zip(results, parts, strict=True):
+                result[done : done + len(x)] = part
             done += len(x)
             bar.update(len(x))
-    return means, log_vars
+    return results
 
 
 def to_decoder_space(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
@@ -117,24 +126,41 @@ def _batches(data, batch_size: int):
             yield torch.as_tensor(data[start : start + batch_size])
 
 
-def _posterior(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _code(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    """The code of each point, and everything else that the encoder gives."""
     encoded = model.encoder(x)
+    code = encoded["embedding"]
+    if code.shape != (len(x), model.latent_dim):
+        raise ValueError(
+            f"The encoder of {model.model_name} must give an embedding of shape "
+            f"{[len(x), model.latent_dim]}, got {list(code.shape)}."
+        )
+    _check_posterior(model, code)
+    return code, encoded
+
+
+def _posterior(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, encoded = _code(model, x)
     if "log_covariance" not in encoded:
         raise TypeError(
             f"The encoder of {model.model_name} gives {', '.join(encoded)} but no log_covariance: "
             "there are no posterior covariances to make a metric of. Use a variational model (VAE, "
             "IWAE, VAMP, ...), or another sampler, such as pythae's GaussianMixtureSampler."
         )
-    mean, log_var = encoded.embedding, encoded.log_covariance
-    shape = (len(x), model.latent_dim)
-    if mean.shape != shape or log_var.shape != shape:
+    log_var = encoded["log_covariance"]
+    if log_var.shape != mean.shape:
         raise ValueError(
-            f"The encoder of {model.model_name} must give embedding and log_covariance of shape "
-            f"{list(shape)}, got {list(mean.shape)} and {list(log_var.shape)}."
+            f"The encoder of {model.model_name} must give a log_covariance of shape "
+            f"{list(mean.shape)}, a variance for each latent dimension, got "
+            f"{list(log_var.shape)}."
         )
-    if not bool(torch.isfinite(mean).all() and torch.isfinite(log_var).all()):
+    _check_posterior(model, log_var)
+    return mean, log_var
+
+
+def _check_posterior(model: BaseAE, value: torch.Tensor) -> None:
+    if not bool(torch.isfinite(value).all()):
         raise ValueError(
             f"The encoder of {model.model_name} gives NaN or infinity: its training has diverged. "
             "Train it again, with a smaller learning rate."
         )
-    return mean, log_var

@@ -192,6 +192,15 @@ def test_fan_on_the_plane_in_polar_coordinates():
     assert float((square(straight) / exact).max()) > 1.1
 
 
+def test_an_anchor_may_be_the_centre():
+    """It is, where k-means puts one of its centres on the very code at which the prior begins."""
+    fan = GeodesicFan(2, 2)
+    fan.anchors.copy_(torch.tensor([[1.0, 0.5], [2.0, -0.3]]))
+    fan.solve(Polar(), fan.anchors[0].clone(), 50)
+    assert bool(torch.isfinite(fan.deviations).all()) and fan.deviations[1].any()
+    assert not fan.deviations[0].any()
+
+
 def test_fan_of_a_trained_model_is_close_to_geodesics(rvae, digits):
     with torch.no_grad():
         z, _ = rvae._posterior(torch.as_tensor(digits[600:800]))

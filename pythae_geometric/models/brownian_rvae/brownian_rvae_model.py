@@ -153,7 +153,7 @@ class BrownianRVAE(GeometricModel):
         codes = torch.cat(self._codes)
         variance = self._square_sum / self._num_seen
         self.std.place(codes, variance)
-        self.log_time_unit.copy_(variance.mean().log() - self._log_time_sum / self._num_seen)
+        mean_log_time = self._log_time_sum / self._num_seen
         self._forget_codes()
         # The prior starts at the code nearest to the mean, with its most likely time.
         nearest = (codes - codes.mean(0)).norm(dim=1).argmin()
@@ -162,7 +162,11 @@ class BrownianRVAE(GeometricModel):
         self.fan.deviations.zero_()
         self.fan.solve(self.metric, self.prior_center, FIRST_ITERATIONS)
         square = self._along_curves(codes[:1000])[2]
-        self.prior_log_time.copy_((square.mean() / self.latent_dim).log())
+        # Where little has been learned the codes are next to each other. The prior still begins far
+        # from the shortest posterior, where no gradient passes, and no posterior wider than it.
+        s = (square.mean() / self.latent_dim).clamp(min=100 * TIMES[0])
+        self.prior_log_time.copy_(s.log())
+        self.log_time_unit.copy_(torch.minimum(variance.mean(), s).log() - mean_log_time)
 
     @torch.no_grad()
     def _collect(self, codes, log_time, residual) -> None:

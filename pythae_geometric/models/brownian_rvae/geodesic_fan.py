@@ -42,15 +42,18 @@ class GeodesicFan(nn.Module):
         line = straight_line(center.expand_as(anchors), anchors, N)
         curves = line.clone()
         curves[:, 1:-1] += self.deviations
+        tiny = torch.finfo(curves.dtype).tiny
 
         def log_energy(c):
             image = metric.immersion(c.flatten(0, 1)).unflatten(0, c.shape[:2])
-            return (mean_squared_speed(image) + torch.finfo(c.dtype).tiny).log()
+            return (mean_squared_speed(image) + tiny).log()
 
         with evaluation_mode(metric):
             middle = curves[:, 1::2]
             G = metric(middle.flatten(0, 1)).unflatten(0, middle.shape[:2])
-            energy = 0.5 * log_energy(curves).exp()[:, None, None, None]
+            energy = 0.5 * log_energy(curves).exp()
+            # An anchor may be the centre: the only code of its cluster, and nearest to the mean.
+            energy = torch.where(energy > tiny, energy, 1.0)[:, None, None, None]
             curves = relax(log_energy, curves, G / energy, iterations, tolerance=1e-2)[0]
         self.deviations.copy_((curves - line)[:, 1:-1])
 

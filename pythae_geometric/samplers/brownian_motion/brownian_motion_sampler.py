@@ -5,7 +5,7 @@ from ...geometry import Metric, PosteriorMetric, PullbackMetric, brownian_motion
 from ...models.brownian_rvae import BrownianRVAE
 from ..base import LatentSampler
 from ..metric_uniform_hmc import MetricUniformHMCSampler, MetricUniformHMCSamplerConfig
-from ..posteriors import encode, to_decoder_space
+from ..posteriors import embed, to_decoder_space
 from .brownian_motion_config import BrownianMotionSamplerConfig
 
 
@@ -109,8 +109,8 @@ class BrownianMotionSampler(LatentSampler):
     def _default_start(self, train_data, batch_size) -> torch.Tensor:
         if self.sampler_config.metric == "model":
             return self.model.prior_center.unsqueeze(0)
-        means, _ = encode(self.model, train_data, batch_size, self.device, self.dtype)
-        parts = means.to(self.device).split(batch_size)
+        codes = embed(self.model, train_data, batch_size, self.device, self.dtype)
+        parts = codes.to(self.device).split(batch_size)
         return torch.cat([to_decoder_space(self.model, part) for part in parts])
 
     def _set(self, metric: Metric, start: torch.Tensor) -> None:

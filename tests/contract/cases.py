@@ -1,0 +1,146 @@
+"""The models that keep the contract of ``test_contract_models.py``: a new one joins by its name."""
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from pythae.models import VAE, VAEConfig
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.pipelines import TrainingPipeline
+from pythae.trainers import BaseTrainerConfig
+from torch import nn
+
+from pythae_geometric import BrownianRVAE, BrownianRVAEConfig, RicciAE, RicciAEConfig
+
+
+class Case(NamedTuple):
+    """A model of the contract.
+
+    Attributes:
+        model, config: the classes.
+        fields: of the config, such that training takes a second.
+        phases: numbers of epochs after which a phase with an objective of its own begins.
+        likelihood: whether there is a ``get_nll``.
+        encoder: kind of pythae's benchmark encoders that it takes, "AE" or "VAE".
+    """
+
+    model: type
+    config: type
+    fields: Mapping[str, Any] = MappingProxyType({})
+    phases: tuple[int, ...] = (0,)
+    likelihood: bool = True
+    encoder: str = "VAE"
+
+    @property
+    def epochs(self) -> int:
+        """Enough to be two epochs in the last phase."""
+        return self.phases[-1] + 2
+
+    def build_config(self, **fields):
+        return self.config(**{"input_dim": (1, 8, 8), "latent_dim": 3, **self.fields, **fields})
+
+    def build(self, own_networks=False, **fields):
+        config = self.build_config(**fields)
+        if own_networks:
+            return self.model(
+                config, encoder=Encoder(config, self.encoder), decoder=Decoder(config)
+            )
+        return self.model(config)
+
+
+class Encoder(BaseEncoder):
+    """An encoder as users write them, for an autoencoder ("AE") or a variational one ("VAE")."""
+
+    def __init__(self, config, kind):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh())
+        self.embedding = nn.Linear(16, config.latent_dim)
+        self.log_covariance = nn.Linear(16, config.latent_dim) if kind == "VAE" else None
+
+    def forward(self, x):
+        h = self.layers(x)
+        output = ModelOutput(embedding=self.embedding(h))
+        if self.log_covariance is not None:
+            output["log_covariance"] = self.log_covariance(h)
+        return output
+
+
+class Decoder(BaseDecoder):
+    """A decoder as users write them."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(config.latent_dim, 16), nn.Tanh(), nn.Linear(16, 64), nn.Sigmoid()
+        )
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.layers(z).view(-1, 1, 8, 8))
+
+
+CASES = {
+    # pythae's own: what it does not keep is not pythae's contract.
+    "VAE": Case(VAE, VAEConfig),
+    "BrownianRVAE": Case(
+        BrownianRVAE,
+        BrownianRVAEConfig,
+        {"hidden_dims": (32, 16), "num_centers": 10, "warmup_epochs": 2},
+        phases=(0, 2),
+    ),
+    "RicciAE": Case(RicciAE, RicciAEConfig, likelihood=False, encoder="AE"),
+}
+
+
+def train(model, data, folder, epochs, eval_data=None, callbacks=None, **fields):
+    """pythae's trainer, after pythae's pipeline has trained the model on the CPU."""
+    config = BaseTrainerConfig(
+        **{
+            "output_dir": str(folder),
+            "num_epochs": epochs,
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 50,
+            "per_device_eval_batch_size": 50,
+            "no_cuda": True,
+            **fields,
+        }
+    )
+    pipeline = TrainingPipeline(model, config)
+    pipeline(data, eval_data, callbacks=callbacks)
+    return pipeline.trainer
+
+
+def seeded(function, *arguments, **keywords):
+    """The value of a function that draws random numbers, always the same."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return function(*arguments, **keywords)
+
+
+class Run:
+    """A training of a model through all of its phases, with a checkpoint after each epoch."""
+
+    def __init__(self, case, own_networks, data, eval_data, folder):
+        torch.manual_seed(0)
+        model = case.build(own_networks)
+        self.trainer = train(
+            model, data, folder, case.epochs, eval_data, steps_saving=1, learning_rate=3e-3
+        )
+        self.final = os.path.join(self.trainer.training_dir, "final_model")
+
+    def checkpoint(self, epoch):
+        return os.path.join(self.trainer.training_dir, f"checkpoint_epoch_{epoch}")
+
+
+_runs = {}
+
+
+def run_of(case, own_networks, digits, tmp_path_factory):
+    """The training of a model, which the first who asks for it waits for."""
+    key = case.model.__name__, own_networks
+    if key not in _runs:
+        folder = tmp_path_factory.mktemp(f"{key[0]}-{key[1]}")
+        _runs[key] = Run(case, own_networks, digits[:150], digits[150:220], folder)
+    return _runs[key]
