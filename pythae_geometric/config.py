@@ -42,19 +42,8 @@ class StrictConfig:
             FileNotFoundError: if there is no such file.
             ValueError: if it is not the JSON of this config.
         """
-        try:
-            with open(json_path, encoding="utf-8") as f:
-                fields = json.load(f)
-            name = fields.pop("name")
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"There is no config file {os.fspath(json_path)!r}: is it the folder that was "
-                "saved to?"
-            ) from None
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{os.fspath(json_path)!r} is not a config written by pythae ({error})."
-            ) from error
+        fields = read_config(json_path)
+        name = fields.pop("name")
         if name != cls.__name__:
             raise ValueError(
                 f"{os.fspath(json_path)!r} holds a {name}, not a {cls.__name__}: load it with the "
@@ -67,6 +56,29 @@ class StrictConfig:
         with written_beside(os.path.join(dir_path, f"{filename}.json")) as path:
             with open(path, "w", encoding="utf-8") as f:
                 f.write(self.to_json_string())
+
+
+def read_config(json_path: str | os.PathLike) -> dict[str, Any]:
+    """The fields of a config that pythae wrote, and its class under ``name``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no config.
+    """
+    try:
+        with open(json_path, encoding="utf-8") as f:
+            fields = json.load(f)
+        if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+            raise ValueError("it has no name of a class")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There is no config file {os.fspath(json_path)!r}: is it the folder that was saved to?"
+        ) from None
+    except ValueError as error:  # what json and a wrong encoding raise, too
+        raise ValueError(
+            f"{os.fspath(json_path)!r} is not a config written by pythae ({error})."
+        ) from error
+    return fields
 
 
 def check_range(

@@ -2,11 +2,13 @@
 
 import os
 import tempfile
+from typing import ClassVar
 
 import torch
-from pythae.models import BaseAE
+from pythae.models import BaseAE, BaseAEConfig
 
 from .._files import ensure_writable, load_tensors
+from ..config import read_config
 from ..hub import HubModel
 
 
@@ -14,8 +16,10 @@ class GeometricModel(HubModel, BaseAE):
     """Base of the models of this package: pythae's ``BaseAE``, with safer files.
 
     A subclass derives from it first, and from a pythae model after if it extends one:
-    ``class RicciAE(GeometricModel, AE)``.
+    ``class RicciAE(GeometricModel, AE)``, and names its ``config_class``.
     """
+
+    config_class: ClassVar[type[BaseAEConfig]] = BaseAEConfig
 
     def save(self, dir_path: str | os.PathLike) -> None:
         """Save as pythae does, each file whole or not at all.
@@ -48,6 +52,21 @@ class GeometricModel(HubModel, BaseAE):
                 f"The weights in {os.fspath(dir_path)!r} do not fit its model_config.json: "
                 f"{reason[:300]}"
             ) from error
+
+    @classmethod
+    def _load_model_config_from_folder(cls, dir_path):
+        path = os.path.join(dir_path, "model_config.json")
+        name = read_config(path)["name"]
+        try:
+            config = super()._load_model_config_from_folder(dir_path)
+        except NameError:
+            config = None
+        if not isinstance(config, cls.config_class):
+            raise ValueError(
+                f"{path!r} holds a {name}, not a {cls.config_class.__name__}: load it with the "
+                "class that wrote it."
+            )
+        return config
 
     @classmethod
     def _load_model_weights_from_folder(cls, dir_path):

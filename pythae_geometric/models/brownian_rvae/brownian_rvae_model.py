@@ -87,6 +87,8 @@ class BrownianRVAE(GeometricModel):
         >>> model.metric.log_volume(z)
     """
 
+    config_class = BrownianRVAEConfig
+
     def __init__(
         self,
         model_config: BrownianRVAEConfig,

@@ -71,6 +71,8 @@ class RicciAE(GeometricModel, AE):
         (torch.Size([5, 2, 2]), torch.Size([5]))
     """
 
+    config_class = RicciAEConfig
+
     def __init__(
         self,
         model_config: RicciAEConfig,
