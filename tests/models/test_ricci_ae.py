@@ -1,8 +1,12 @@
 """RicciAE: its losses on surfaces with known curvature, training, pythae's habits, bad input."""
 
 import copy
+import json
 import math
 import os
+import pathlib
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -500,3 +504,21 @@ def test_the_roll_trains_in_float32_from_arrays(tmp_path):
     model = RicciAE(RicciAEConfig(input_dim=(3,), num_points=16))
     fit(model, (roll.data / 7).numpy().astype(np.float32), tmp_path, epochs=2)
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+def test_the_reproduction_script_runs(tmp_path):
+    pytest.importorskip("matplotlib")
+    script = pathlib.Path(__file__).parents[2] / "examples" / "reproduce" / "seed_003.py"
+    command = [sys.executable, script, "--quick", "--output-dir", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "seed_003.json").read_text())
+    for name in ("Swiss roll", "Gaussians"):
+        rows = results[name]["rows"]
+        trainings = {row["training"] for row in rows}
+        assert {"none", "total_squared", "perelman_f", "perelman_w"} <= trainings
+        assert all(math.isfinite(v) for row in rows for v in row["measures"].values())
+    assert "## Gaussians" in (tmp_path / "seed_003.md").read_text()
+    for name in ("swiss_roll", "gaussians"):
+        for picture in ("data", "latent"):
+            assert (tmp_path / f"{name}_{picture}.png").stat().st_size > 10_000
