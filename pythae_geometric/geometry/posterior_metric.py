@@ -32,12 +32,26 @@ class PosteriorMetric(Metric):
         regularization: :math:`\lambda \ge 0`; the paper uses 0.01 (MNIST, SVHN), 0.1 (CIFAR)
             and 1 (CelebA).
         decay: :math:`\tau \ge 0`; the paper takes it close to 0.
+        additive_volume: whether volumes of overlapping centroids add, see below.
+
+    Where m centroids coincide, :math:`\sqrt{\det G}` of the paper's metric is :math:`m^{d/2}` times
+    that of one: in high dimension the uniform law concentrates where centroids are densest. With
+    ``additive_volume`` it is m times as large,
+
+    .. math::
+        G(z) = \Big(\sum_k v_k\Big)^{2/d}\, \frac{\sum_k v_k P_k}{\sum_k v_k}
+               + \lambda\, e^{-\tau \|z\|^2} I_d, \qquad v_k(z) = w_k(z)^{d/2}.
+
+    For one centroid, and for d = 2, both are the same metric. With :math:`\lambda = 0` and equal
+    precisions :math:`P` its uniform law is exactly the mixture, with equal weights, of the normal
+    laws :math:`\mathcal{N}(c_k, \tfrac{\rho^2}{d} P^{-1})`. (This metric is of this package, not
+    of the paper.)
 
     Raises:
         TypeError: if the tensors are not float32 or float64, or differ in dtype.
         ValueError: if a shape, a range or the definiteness of a precision is wrong.
 
-    The state (``state_dict``) is five plain tensors named as the arguments, so that
+    The state (``state_dict``) is six plain tensors named as the arguments, so that
     ``PosteriorMetric(**state)`` builds the same metric again.
 
     See also:
@@ -60,6 +74,7 @@ class PosteriorMetric(Metric):
         temperature: float,
         regularization: float = 0.01,
         decay: float = 0.0,
+        additive_volume: bool = False,
     ):
         super().__init__()
         _check_tensors(centroids, precisions)
@@ -79,6 +94,8 @@ class PosteriorMetric(Metric):
         self.register_buffer("precisions", precisions.detach().clone())
         for name, value in scalars.items():
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float64).to(centroids))
+        additive_volume = torch.as_tensor(bool(additive_volume), device=centroids.device)
+        self.register_buffer("additive_volume", additive_volume)
         self._prepare()
 
     @property
@@ -112,8 +129,10 @@ class PosteriorMetric(Metric):
         .. math::
             \nabla \log\sqrt{\det G} = \tfrac12 \sum_k a_k \nabla l_k, \qquad
             a_k = \operatorname{tr}(G^{-1} P_k)\, e^{l_k}.
+
+        With additive volumes :math:`l_k = \log v_k + (\tfrac2d - 1) \log \sum_j v_j`.
         """
-        log_scale, w = self._relative_weights(z)
+        log_scale, w, share = self._relative_weights(z)
         G = w @ self._tensors
         if self._diagonal:
             log_det = G.log().sum(-1)
@@ -125,6 +144,11 @@ class PosteriorMetric(Metric):
         log_volume = 0.5 * (log_det + self.dim * log_scale.squeeze(-1))
 
         a = w.mul_(G_inv @ self._tensors.mT)
+        if share is not None:
+            # What every l_k has in common falls to the centroids by their shares in the volume.
+            K = len(self.centroids)
+            common = (2 / self.dim - 1) * a[:, :K].sum(-1, keepdim=True)
+            a[:, :K].addcmul_(common, share)
         quadratic, linear = (a @ self._grad_weights).split([G.shape[1], self.dim], dim=-1)
         y = z - self._origin
         if self._diagonal:
@@ -153,16 +177,20 @@ class PosteriorMetric(Metric):
             f"{len(self.centroids)} centroids in dimension {self.dim}, {kind} precisions, "
             f"temperature={self.temperature.item():.4g}, "
             f"regularization={self.regularization.item():.4g}, decay={self.decay.item():.4g}"
+            + (", additive volume" if self._additive else "")
         )
 
     def _scaled_tensor(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``(s, H)`` with ``G(z) = exp(s) H``: s ``[B or 1, 1]``, H flat, ``[B, d]`` or
         ``[B, d²]``."""
-        log_scale, w = self._relative_weights(z)
+        log_scale, w, _ = self._relative_weights(z)
         return log_scale, w @ self._tensors
 
-    def _relative_weights(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A log scale ``[B or 1, 1]``, and all weights relative to it ``[B, K (+ 1)]``."""
+    def _relative_weights(
+        self, z: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """A log scale ``[B or 1, 1]``, all weights relative to it ``[B, K (+ 1)]``, and if volumes
+        add the shares ``[B, K]`` of the centroids in the volume."""
         if z.dim() != 2 or z.shape[1] != self.dim:
             raise ValueError(f"z must have shape [B, {self.dim}], got {list(z.shape)}.")
         if z.dtype != self.centroids.dtype:
@@ -174,6 +202,20 @@ class PosteriorMetric(Metric):
         squares = y * y if self._diagonal else torch.einsum("bi,bj->bij", y, y).flatten(1)
         features = torch.cat([squares, y, torch.ones_like(y[:, :1])], -1)
         log2_w = features @ self._log2_weights
+        # Arithmetic is many times slower on subnormal numbers, and weights this small are far below
+        # rounding in the sum. Powers of 2 are three times faster than powers of e.
+        floor = -100.0 if z.dtype == torch.float32 else -430.0
+        share = None
+        if self._additive:
+            # w = v / S · S^(2/d), with v the volumes of the centroids and S their sum. The matrix
+            # product gave log v.
+            log2_v = log2_w[:, : len(self.centroids)]
+            largest = log2_v.detach().amax(-1, keepdim=True)
+            v = (log2_v - largest).to(z.dtype).clamp_(min=floor).exp2_()
+            S = v.sum(-1, keepdim=True)
+            share = v / S
+            log2_sum = 2 / self.dim * (largest + S.log2())
+            log2_w = torch.cat([log2_sum, log2_w[:, len(self.centroids) :]], -1)
         if self._regularization_bounds:
             log_scale = z.new_zeros(1, 1)
         else:
@@ -181,10 +223,10 @@ class PosteriorMetric(Metric):
             log2_scale = log2_w.detach().amax(-1, keepdim=True)
             log2_w = log2_w.sub_(log2_scale)
             log_scale = (math.log(2) * log2_scale).to(z.dtype)
-        # Arithmetic is many times slower on subnormal numbers, and weights this small are far below
-        # rounding in the sum. Powers of 2 are three times faster than powers of e.
-        floor = -100.0 if z.dtype == torch.float32 else -430.0
-        return log_scale, log2_w.to(z.dtype).clamp_(min=floor).exp2_()
+        w = log2_w.to(z.dtype).clamp_(min=floor).exp2_()
+        if self._additive:
+            w = torch.cat([w[:, :1] * share, w[:, 1:]], -1)
+        return log_scale, w, share
 
     def _prepare(self) -> None:
         """Lay out the constants of the matrix products.
@@ -205,6 +247,10 @@ class PosteriorMetric(Metric):
         rho2 = self.temperature.to(exact) ** 2
         Pc = P * c if self._diagonal else (P @ c.unsqueeze(-1)).squeeze(-1)
         tensors = P.flatten(1)
+        # The exponents are those of the weights, or of the volumes: w^(d/2).
+        self._additive = bool(self.additive_volume)
+        power = self.dim / 2 if self._additive else 1.0
+        rho2 = rho2 / power
         quadratic, linear, bias = -tensors / rho2, 2 * Pc / rho2, -(c * Pc).sum(-1) / rho2
         if self.regularization > 0:
             identity = torch.ones_like(c[:1]) if self._diagonal else torch.eye(self.dim).to(c)
@@ -221,7 +267,7 @@ class PosteriorMetric(Metric):
         # scale has to be taken out, and the terms that cancel in the expanded form, as large as the
         # constant one, bound the error at every point: if they are small float32 will do.
         self._regularization_bounds = bool(self.regularization >= 1e-4 and self.decay == 0)
-        if self._regularization_bounds and float(bias.min()) > -100.0:
+        if self._regularization_bounds and float(bias.min()) > -100.0 * power:
             exact = dtype
         log_weights = torch.cat([quadratic, linear, bias.unsqueeze(-1)], -1)
         self._log2_weights = (log_weights.mT / math.log(2)).contiguous().to(exact)

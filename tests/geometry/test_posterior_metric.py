@@ -14,7 +14,9 @@ K, D = 12, 3
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
-def make_metric(full, dtype=torch.float64, regularization=0.02, decay=0.05, scale=1.0):
+def make_metric(
+    full, dtype=torch.float64, regularization=0.02, decay=0.05, scale=1.0, additive=False
+):
     g = torch.Generator().manual_seed(0)
     centroids = scale * torch.randn(K, D, generator=g, dtype=torch.float64)
     if full:
@@ -23,7 +25,7 @@ def make_metric(full, dtype=torch.float64, regularization=0.02, decay=0.05, scal
     else:
         precisions = 0.5 + 10 * torch.rand(K, D, generator=g, dtype=torch.float64)
     return PosteriorMetric(
-        centroids.to(dtype), precisions.to(dtype), 1.3 * scale, regularization, decay
+        centroids.to(dtype), precisions.to(dtype), 1.3 * scale, regularization, decay, additive
     )
 
 
@@ -32,12 +34,17 @@ def points(n=40, spread=1.5, dtype=torch.float64):
 
 
 def definition(metric, z):
-    """The sum of the paper, term by term, from [B, K, d, d] tensors in float64."""
+    """The sum of the paper, or that with additive volumes, term by term, from [B, K, d, d] tensors
+    in float64."""
     c, P = metric.centroids.double(), metric.precisions.double()
     P = torch.diag_embed(P) if P.dim() == 2 else P
     difference = z[:, None] - c
     distance = torch.einsum("bki,kij,bkj->bk", difference, P, difference)
-    w = torch.exp(-distance / metric.temperature.double() ** 2)
+    log_w = -distance / metric.temperature.double() ** 2
+    if metric.additive_volume:
+        log_v = 0.5 * z.shape[1] * log_w
+        log_w = log_v + (2 / z.shape[1] - 1) * log_v.logsumexp(1, keepdim=True)
+    w = log_w.exp()
     decay = torch.exp(-metric.decay.double() * z.square().sum(-1))
     eye = torch.eye(z.shape[1], dtype=z.dtype)
     return (w[..., None, None] * P).sum(1) + (
@@ -64,9 +71,13 @@ def exact_log_volume(metric, z):
 
         def log_volume(*z):
             G = lam * mpmath.exp(-tau * sum(v * v for v in z)) * mpmath.eye(D)
-            for ck, Pk in zip(c, P, strict=True):
-                u = mpmath.matrix([a - b for a, b in zip(z, ck, strict=True)])
-                G += Pk * mpmath.exp(-(u.T * Pk * u)[0] / rho**2)
+            u = [mpmath.matrix([a - b for a, b in zip(z, ck, strict=True)]) for ck in c]
+            w = [mpmath.exp(-(uk.T * Pk * uk)[0] / rho**2) for uk, Pk in zip(u, P, strict=True)]
+            if metric.additive_volume:
+                v = [wk ** (mpmath.mpf(D) / 2) for wk in w]
+                w = [sum(v) ** (mpmath.mpf(2) / D - 1) * vk for vk in v]
+            for wk, Pk in zip(w, P, strict=True):
+                G += wk * Pk
             return mpmath.log(mpmath.det(G)) / 2
 
         z = [mpmath.mpf(float(v)) for v in z]
@@ -79,18 +90,23 @@ def exact_log_volume(metric, z):
         return float(log_volume(*z)), torch.tensor([float(v) for v in grad], dtype=torch.float64)
 
 
+ADDITIVE = pytest.mark.parametrize("additive", [False, True], ids=["paper", "additive"])
+
+
+@ADDITIVE
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.05])
-def test_tensor_is_the_sum_of_the_paper(full, decay):
-    metric, z = make_metric(full, decay=decay), points()
+def test_tensor_is_its_definition(full, decay, additive):
+    metric, z = make_metric(full, decay=decay, additive=additive), points()
     torch.testing.assert_close(metric(z), definition(metric, z), rtol=1e-12, atol=1e-12)
 
 
+@ADDITIVE
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("spread", [0.5, 1.5, 4.0])
-def test_log_volume_and_grad_equal_autograd(full, dtype, spread):
-    metric = make_metric(full, dtype)
+def test_log_volume_and_grad_equal_autograd(full, dtype, spread, additive):
+    metric = make_metric(full, dtype, additive=additive)
     z = torch.cat([metric.centroids, points(spread=spread, dtype=dtype)])  # on and off centroids
     log_volume, grad = metric.log_volume_and_grad(z)
     expected_volume, expected_grad = definition_log_volume(metric, z)
@@ -101,14 +117,15 @@ def test_log_volume_and_grad_equal_autograd(full, dtype, spread):
     torch.testing.assert_close(metric.log_volume(z), log_volume)
 
 
+@ADDITIVE
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(
     "regularization, decay", [(0.0, 0.0), (0.02, 0.05), (0.02, 3.0), (0.02, 0.0)]
 )
-def test_exact_where_every_weight_underflows(full, dtype, regularization, decay):
+def test_exact_where_every_weight_underflows(full, dtype, regularization, decay, additive):
     """At 30 and 300 units from the centroids e^(-q) is far below the smallest float64."""
-    metric = make_metric(full, dtype, regularization, decay)
+    metric = make_metric(full, dtype, regularization, decay, additive=additive)
     for distance in (30.0, 300.0):
         z = distance * torch.tensor([[0.6, -0.64, 0.48]], dtype=dtype)
         log_volume, grad = metric.log_volume_and_grad(z)
@@ -141,6 +158,61 @@ def test_log_volume_is_differentiable_twice(full):
 
 
 @pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("regularization, decay", [(0.0, 0.0), (0.02, 0.05)])
+def test_gradients_flow_through_additive_volumes(full, regularization, decay):
+    metric = make_metric(full, regularization=regularization, decay=decay, additive=True)
+    z = points(5).requires_grad_()
+    assert torch.autograd.gradcheck(metric.log_volume, z)
+    assert torch.autograd.gradgradcheck(metric.log_volume, z)
+    assert torch.autograd.gradcheck(metric, z)
+
+
+def test_volumes_of_coinciding_centroids_add():
+    """m centroids in one place: m times the volume of one, where the paper's has m^(d/2) times."""
+    m, d = 7, 5
+    c, P = torch.zeros(1, d).double(), torch.linspace(1, 9, d).double()[None]
+    z = torch.randn(20, d, generator=torch.Generator().manual_seed(0)).double()
+
+    def log_ratio(additive):
+        one, many = (
+            PosteriorMetric(c.expand(n, d), P.expand(n, d), 1.3, 0.0, additive_volume=additive)
+            for n in (1, m)
+        )
+        return many.log_volume(z) - one.log_volume(z)
+
+    log_m = torch.tensor(m, dtype=torch.float64).log().expand(20)
+    torch.testing.assert_close(log_ratio(True), log_m)
+    torch.testing.assert_close(log_ratio(False), d / 2 * log_m)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_uniform_law_of_additive_volumes_is_a_mixture_of_normal_laws(full):
+    """Equal precisions P, lambda = 0: equal weights, means c_k, covariances rho²/d P^-1."""
+    reference = make_metric(full)
+    c, P, rho = reference.centroids, reference.precisions[:1], 1.7
+    metric = PosteriorMetric(c, P.expand_as(reference.precisions), rho, 0.0, additive_volume=True)
+    covariance = rho**2 / D * torch.linalg.inv(P[0] if full else P[0].diag())
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(torch.ones(K).double()),
+        torch.distributions.MultivariateNormal(c, covariance),
+    )
+    z = points()
+    # The density is the volume over its integral: the same constant at every point.
+    constant = metric.log_volume(z) - mixture.log_prob(z)
+    exact = K * (2 * torch.pi * rho**2 / D) ** (D / 2)
+    torch.testing.assert_close(constant.exp(), torch.full_like(constant, exact))
+
+
+def test_additive_volumes_change_nothing_in_two_dimensions_or_for_one_centroid():
+    g = torch.Generator().manual_seed(0)
+    for K, d in ((9, 2), (1, 4)):
+        c, P = torch.randn(K, d, generator=g).double(), 1 + torch.rand(K, d, generator=g).double()
+        paper, additive = (PosteriorMetric(c, P, 0.8, 0.02, 0.1, a) for a in (False, True))
+        z = torch.randn(30, d, generator=g).double()
+        torch.testing.assert_close(additive(z), paper(z))
+
+
+@pytest.mark.parametrize("full", [False, True])
 def test_roots_and_inner_products(full):
     metric, z, u, v = make_metric(full), points(), points(spread=1.0), points(spread=0.5)
     G = definition(metric, z)
@@ -154,11 +226,14 @@ def test_roots_and_inner_products(full):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_state_is_five_tensors_that_build_the_metric_again(full, tmp_path):
-    metric, z = make_metric(full), points()
+@ADDITIVE
+def test_state_is_six_tensors_that_build_the_metric_again(full, additive, tmp_path):
+    metric, z = make_metric(full, additive=additive), points()
     torch.save(metric.state_dict(), tmp_path / "metric.pt")
     state = torch.load(tmp_path / "metric.pt", weights_only=True)
-    assert list(state) == ["centroids", "precisions", "temperature", "regularization", "decay"]
+    assert list(state) == [
+        "centroids", "precisions", "temperature", "regularization", "decay", "additive_volume",
+    ]  # fmt: skip
     expected = metric.log_volume(z)
     assert torch.equal(PosteriorMetric(**state).log_volume(z), expected)
 
@@ -191,9 +266,10 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_memory_is_batch_times_centroids():
+@ADDITIVE
+def test_memory_is_batch_times_centroids(additive):
     B, K, d = 200, 300, 8
-    metric = PosteriorMetric(torch.randn(K, d), torch.ones(K, d), 1.0)
+    metric = PosteriorMetric(torch.randn(K, d), torch.ones(K, d), 1.0, additive_volume=additive)
     with LargestTensor() as record:
         metric.log_volume_and_grad(torch.randn(B, d))
     assert record.largest == B * (K + 1)  # one more for the regularisation; not B x K x d

@@ -16,7 +16,7 @@ from pythae.data.datasets import BaseDataset, DatasetOutput
 from pythae.models import AutoModel
 from pythae.pipelines import GenerationPipeline
 from pythae.samplers import NormalSamplerConfig
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest, kstwo, norm
 
 from pythae_geometric import MetricUniformHMCSampler, MetricUniformHMCSamplerConfig
 from pythae_geometric.samplers.metric_uniform_hmc.centroids import (
@@ -275,6 +275,43 @@ def test_chains_sample_the_uniform_law_of_the_fitted_metric(trained, digits):
     observed = torch.bincount(cells(z), minlength=16) / len(z)
     statistic = float(((observed - expected) ** 2 / expected).sum() * len(z))
     assert statistic < chi2(15).ppf(1 - 1e-4), (observed, expected)
+
+
+def test_additive_volumes_sample_the_mixture_of_the_widened_posteriors(digits):
+    """Equal posteriors N(mu_i, s² I) at every point and lambda = 0: the uniform law is the mixture
+    of N(mu_i, width² s² I). One-dimensional marginals against it, by Kolmogorov and Smirnov."""
+    model, data, width = build("VAE", latent_dim=6), digits[:100], 1.5
+    with torch.no_grad():
+        means = model.encoder(torch.as_tensor(data)).embedding
+        s = means.std(0).mean() / 2  # posteriors that overlap, but do not coincide
+        model.encoder.log_var.weight.zero_()
+        model.encoder.log_var.bias.fill_(2 * s.log())
+
+    def statistic(additive):
+        sampler = MetricUniformHMCSampler(
+            model,
+            quick(
+                num_centroids=len(data),
+                centroid_selection="random",
+                temperature=width * 6**0.5,
+                regularization=0.0,
+                additive_volume=additive,
+                mcmc_steps_nbr=30,
+                n_lf=8,
+                eps_lf=float(0.2 * width * s),
+            ),
+        )
+        sampler.fit(data)
+        z = sampler.sample_latent(3000, batch_size=3000).double().numpy()
+        components = [norm(mu, float(width * s)) for mu in means.double().numpy().T[:, :, None]]
+        return [
+            kstest(z[:, i], lambda x, c=c: c.cdf(x).mean(0)).statistic
+            for i, c in enumerate(components)
+        ]
+
+    bound = kstwo(3000).isf(1e-5 / 6)
+    assert max(statistic(additive=True)) < bound
+    assert max(statistic(additive=False)) > bound  # the law of the paper's metric is another
 
 
 @pytest.mark.parametrize("number, batch_size", [(0, 5), (1, 500), (5, 5), (7, 3)])
@@ -602,6 +639,7 @@ BAD_CONFIG = {
     "target_acceptance": 1.0,
     "seed": -1,
     "n_leapfrog": 3,
+    "additive_volume": "often",
 }
 
 

@@ -102,7 +102,12 @@ class MetricUniformHMCSampler(LatentSampler):
                 "made of them. Train the model again, with a smaller learning rate."
             )
         metric = PosteriorMetric(
-            c, torch.exp(-log_var), temperature, config.regularization, config.decay
+            c,
+            torch.exp(-log_var),
+            temperature,
+            config.regularization,
+            config.decay,
+            config.additive_volume,
         )
         self._set(metric, means)
 
