@@ -160,6 +160,13 @@ def gaussian_mixture(model, train, components, seed):
     config = samplers.GaussianMixtureSamplerConfig(n_components=components)
     sampler = samplers.GaussianMixtureSampler(model, config)
     sampler.fit(train)
+    draw = sampler.sample
+
+    def sample(number):
+        """scikit-learn orders samples by component: here any part of them has all components."""
+        return draw(number)[torch.randperm(number)]
+
+    sampler.sample = sample
     return sampler
 
 

@@ -1,0 +1,160 @@
+"""The command-line scripts: what they do, and what they say to a newcomer."""
+
+import importlib
+import json
+import logging
+import pathlib
+import runpy
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+pytest.importorskip("matplotlib")
+
+
+def run(script, *arguments):
+    """Run a script in this process, where torch is imported already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TQDM_DISABLE", "1")
+        patch.setattr(sys, "argv", [script, *map(str, arguments)])
+        patch.syspath_prepend(str((EXAMPLES / script).parent))
+        patch.syspath_prepend(str(EXAMPLES))
+        try:
+            runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def error_of(script, *arguments):
+    with pytest.raises(SystemExit) as raised:
+        run(script, *arguments)
+    return str(raised.value)
+
+
+def last_line(capsys):
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_train_resume_and_generate(tmp_path, capsys):
+    run("train.py", "--quick", "--model", "VAE", "--latent-dim", 2, "--save-every", 1,
+        "--output-dir", tmp_path)  # fmt: skip
+    folder = pathlib.Path(last_line(capsys))
+    checkpoint = folder.parent / "checkpoint_epoch_1"
+    run("train.py", "--quick", "--resume", checkpoint, "--save-every", 1,
+        "--output-dir", tmp_path / "more")  # fmt: skip
+    resumed = pathlib.Path(last_line(capsys))
+    assert json.loads((resumed / "training_config.json").read_text())["num_epochs"] == 1
+    # Adam's state came along: its count of steps goes on from that of the checkpoint.
+    steps = [
+        next(iter(torch.load(path / "optimizer.pt")["state"].values()))["step"]
+        for path in (checkpoint, resumed.parent / "checkpoint_epoch_1")
+    ]
+    assert steps == [2, 4]
+    error = error_of("train.py", "--quick", "--resume", folder.parent / "checkpoint_epoch_2")
+    assert "has all of its 2 epochs" in error
+
+    for sampler in ("MetricUniformHMC", "MAF"):
+        out = tmp_path / sampler
+        run("generate.py", "--quick", "--model-folder", folder, "--sampler", sampler,
+            "--output-dir", out)  # fmt: skip
+        assert last_line(capsys).startswith("16 images in")
+        assert len(list(out.glob("0*.png"))) == 16
+        assert (out / "grid.png").stat().st_size > 1000
+
+
+def test_configs_are_read_from_files(tmp_path, capsys):
+    (tmp_path / "model.json").write_text('{"name": "RicciAEConfig", "latent_dim": 3}')
+    (tmp_path / "training.json").write_text(
+        '{"name": "BaseTrainerConfig", "num_epochs": 1, "per_device_train_batch_size": 100}'
+    )
+    run("train.py", "--quick", "--model", tmp_path / "model.json", "--training-config",
+        tmp_path / "training.json", "--output-dir", tmp_path)  # fmt: skip
+    folder = pathlib.Path(last_line(capsys))
+    assert json.loads((folder / "model_config.json").read_text())["latent_dim"] == 3
+    assert json.loads((folder / "training_config.json").read_text())["num_epochs"] == 1
+
+
+@pytest.mark.parametrize("model, networks", [("AE", "convnet"), ("VAE", "resnet")])
+def test_users_files_and_benchmark_networks(model, networks, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    (tmp_path / "mnist").mkdir()
+    for part, count in (("train", 60), ("eval", 20)):
+        images = random.integers(0, 256, (count, 1, 28, 28), dtype=np.uint8)
+        np.savez_compressed(tmp_path / "mnist" / f"{part}_data.npz", data=images)
+    run("train.py", "--quick", "--data", "mnist", "--data-dir", tmp_path, "--networks", networks,
+        "--model", model, "--output-dir", tmp_path / "out")  # fmt: skip
+    out = capsys.readouterr().out
+    assert "54 images [1, 28, 28]" in out  # the last tenth is for validation
+    assert (pathlib.Path(out.splitlines()[-1]) / "encoder.pkl").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train.py", "--data", "mnist"], "train_data.npz"),
+        (["train.py", "--data", "mnist"], "np.savez_compressed(path, data=images"),
+        (["train.py", "--data", "imagenet"], "There is no data set 'imagenet'"),
+        (["train.py", "--model", "BrownianVAE"], "Did you mean BrownianRVAE?"),
+        (["train.py", "--networks", "convnet"], "take --networks default"),
+        (["train.py", "--model", "missing.json"], "missing.json cannot be read"),
+        (["train.py", "--resume", "nowhere"], "checkpoint_epoch_N"),
+        (["generate.py", "--model-folder", "nowhere"], "the folder that train.py printed"),
+        (["benchmark.py", "--data", "svhn"], "train_data.npz"),
+        (["benchmark.py", "--models", "VEA"], "There is no 'VEA'"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else " ".join(v),
+)
+def test_mistakes_are_named_in_one_sentence(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(*arguments)
+
+
+def test_benchmark_goes_on_where_it_was(tmp_path, capsys):
+    arguments = ("benchmark.py", "--quick", "--output-dir", tmp_path, "--models")
+    run(*arguments, "RicciAE", "--samplers-on", "RicciAE")
+    rows = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    results = json.loads((tmp_path / "benchmark_digits.json").read_text())
+    samplers = [row["sampler"] for row in results["samplers"]]
+    assert samplers[:4] == ["(training images)", "(reconstructions)", "Normal", "GaussianMixture"]
+    # Training images are copies; what was just trained for two epochs is not.
+    nearest = [row["test"]["nearest"] for row in results["samplers"][:4]]
+    assert nearest[0] == 0 and min(nearest[1:]) > 0.5
+    for name in ("samplers", "models"):
+        assert (tmp_path / f"benchmark_digits_{name}.png").stat().st_size > 5000
+    # The best sampler is chosen on the validation images.
+    valid = {row["sampler"]: row["validation"]["frechet"] for row in results["samplers"][2:]
+             if "error" not in row}  # fmt: skip
+    table = (tmp_path / "benchmark_digits.md").read_text()
+    assert f"\n| RicciAE | {min(valid, key=valid.get)} | " in table
+
+    run(*arguments, "AE", "--samplers-on", "RicciAE")
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    assert rows.items() < again.items()
+    assert "\n| AE | " in (tmp_path / "benchmark_digits.md").read_text()
+
+
+def test_samples_are_in_no_order(monkeypatch):
+    """Mixtures give theirs by component, and the two halves are measured apart."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    benchmark = importlib.import_module("benchmark")
+    ordered = torch.arange(200)
+    monkeypatch.setattr(benchmark, "GenerationPipeline", lambda *_: lambda **_: ordered)
+    data = types.SimpleNamespace(train=None, validation=None)
+    images = benchmark.generate(None, None, 200, data, "", types.SimpleNamespace(flow_epochs=1))
+    assert torch.equal(images.sort().values, ordered)
+    # Hypergeometric, of standard deviation 3.5.
+    assert abs(int((images[:100] < 100).sum()) - 50) < 15
+
+
+def test_studies_of_seed_002(tmp_path, capsys):
+    run("reproduce/seed_002.py", "--quick", "--output-dir", tmp_path)
+    text = (tmp_path / "seed_002.md").read_text()
+    for line in ("| 100 | HMC |", "| 0.01 | HMC |", "| 100 | prior |", "| IWAE | prior |"):
+        assert line in text
+    for name in ("studies", "interpolation"):
+        assert (tmp_path / f"seed_002_{name}.png").stat().st_size > 5000
