@@ -5,7 +5,14 @@ models and samplers; nothing else in pythae changes.
 """
 
 from .interpolation import interpolate
-from .models import BrownianRVAE, BrownianRVAEConfig, RicciAE, RicciAEConfig
+from .models import (
+    BrownianRVAE,
+    BrownianRVAEConfig,
+    ERManifoldVAE,
+    ERManifoldVAEConfig,
+    RicciAE,
+    RicciAEConfig,
+)
 from .registry import register
 from .samplers import (
     BrownianMotionSampler,
@@ -21,6 +28,8 @@ __all__ = [
     "BrownianMotionSamplerConfig",
     "BrownianRVAE",
     "BrownianRVAEConfig",
+    "ERManifoldVAE",
+    "ERManifoldVAEConfig",
     "MetricUniformHMCSampler",
     "MetricUniformHMCSamplerConfig",
     "RicciAE",
@@ -31,6 +40,7 @@ __all__ = [
 
 for _class, _config in (
     (BrownianRVAE, BrownianRVAEConfig),
+    (ERManifoldVAE, ERManifoldVAEConfig),
     (RicciAE, RicciAEConfig),
     (BrownianMotionSampler, BrownianMotionSamplerConfig),
     (MetricUniformHMCSampler, MetricUniformHMCSamplerConfig),

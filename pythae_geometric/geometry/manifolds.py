@@ -12,6 +12,9 @@ manifold                   dim    ambient  group
 ``SpecialOrthogonal3()``   3      9        SO(3), from the left
 ``Product(M, N, ...)``     sum    sum      the product of the groups
 =========================  =====  =======  ==========================================
+
+Two charts: ``immersion`` in the customary angles, and ``from_cube`` on the unit cube, which
+preserves volume up to a constant: it sends the uniform law on the cube to that on the manifold.
 """
 
 import math
@@ -26,6 +29,7 @@ class Manifold:
         dim: dimension of the manifold.
         ambient_dim: dimension of the Euclidean space that holds it.
         group_dim: dimension of the symmetry group.
+        frame_dim: number of entries of the frames that ``group_element_from_frame`` takes.
         domain: one interval ``(low, high)`` a coordinate; the chart ``immersion`` covers the
             manifold once on their product, but for a set of measure zero.
 
@@ -40,10 +44,27 @@ class Manifold:
     dim: int
     ambient_dim: int
     group_dim: int
+    frame_dim: int
     domain: tuple[tuple[float, float], ...]
 
     def immersion(self, z: torch.Tensor) -> torch.Tensor:
         """The chart: points of the manifold from coordinates, ``[B, dim] -> [B, ambient_dim]``."""
+        raise NotImplementedError
+
+    def from_cube(self, u: torch.Tensor) -> torch.Tensor:
+        """The uniform chart: ``[B, dim]`` in (0, 1) to points ``[B, ambient_dim]``.
+
+        Injective on the open cube, onto but for a set of measure zero, and of constant volume
+        element: uniform points of the cube become uniform points of the manifold.
+        """
+        raise NotImplementedError
+
+    def to_cube(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`from_cube`: ``[B, ambient_dim] -> [B, dim]``."""
+        raise NotImplementedError
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """The nearest points of the manifold to points near it, both ``[B, ambient_dim]``."""
         raise NotImplementedError
 
     def sample(
@@ -64,6 +85,17 @@ class Manifold:
         """Group elements from free parameters; every element is reached, 0 gives the identity.
 
         ``[B, group_dim] -> [B, ambient_dim, ambient_dim]``, orthogonal matrices.
+        """
+        raise NotImplementedError
+
+    def group_element_from_frame(self, frame: torch.Tensor) -> torch.Tensor:
+        r"""Group elements from frames, ``[B, frame_dim] -> [B, ambient_dim, ambient_dim]``.
+
+        A frame of :math:`\mathbb{R}^m` is m - 1 linearly independent vectors, written one after
+        another; Gram and Schmidt make them the first columns of a rotation. Every element is
+        reached, and unlike the exponential of :meth:`group_element` the map has a continuous
+        inverse (take the columns of a rotation as the frame): a network that gives frames can
+        follow a loop of group elements that winds round the group, one that gives angles cannot.
         """
         raise NotImplementedError
 
@@ -117,12 +149,45 @@ class Sphere(Manifold):
         self.dim = n
         self.ambient_dim = n + 1
         self.group_dim = n * (n + 1) // 2
+        self.frame_dim = n * (n + 1)
         self.domain = ((0.0, math.pi),) * (n - 1) + ((0.0, 2 * math.pi),)
 
     def immersion(self, z: torch.Tensor) -> torch.Tensor:
         one = torch.ones_like(z[:, :1])
         sines = torch.cat([one, torch.cumprod(z.sin(), dim=1)], dim=1)
         return sines * torch.cat([z.cos(), one], dim=1)
+
+    # By Archimedes a coordinate of a point of S² is uniform in [-1, 1]. In higher dimensions the
+    # first two coordinates of a point of Sⁿ have squared norm r² with 1 - r² = v^{2/(n-1)}, v
+    # uniform, and the others are a point of S^{n-2} times √(1 - r²).
+
+    def from_cube(self, u: torch.Tensor) -> torch.Tensor:
+        angle = 2 * math.pi * u[:, -1:]
+        x = [angle.cos(), angle.sin()]
+        if self.dim % 2 == 0:
+            t = 1 - 2 * u[:, -2:-1]
+            s = (1 - t.square()).sqrt()
+            x = [t, s * x[0], s * x[1]]
+        for n in range(len(x) + 1, self.dim + 1, 2):
+            v, angle = u[:, -n : -n + 1], 2 * math.pi * u[:, -n + 1 : -n + 2 or None]
+            squared = v.pow(2 / (n - 1))  # 1 - r²
+            r, s = (1 - squared).sqrt(), squared.sqrt()
+            x = [r * angle.cos(), r * angle.sin(), *(s * y for y in x)]
+        return torch.cat(x, dim=1)
+
+    def to_cube(self, x: torch.Tensor) -> torch.Tensor:
+        u = []
+        for n in range(self.dim, 2, -2):
+            u += [x[:, 2:].square().sum(1, keepdim=True).pow((n - 1) / 2), _turns(x[:, :2])]
+            x = x[:, 2:]
+            x = x / x.norm(dim=1, keepdim=True)
+        if self.dim % 2 == 0:
+            u.append((1 - x[:, :1]) / 2)
+            x = x[:, 1:]
+        return torch.cat([*u, _turns(x)], dim=1)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.norm(dim=1, keepdim=True)
 
     def sample(self, n, generator=None, dtype=None, device=None):
         x = torch.randn(n, self.ambient_dim, generator=generator, dtype=dtype, device=device)
@@ -134,6 +199,9 @@ class Sphere(Manifold):
 
     def group_element(self, parameters: torch.Tensor) -> torch.Tensor:
         return _rotation(parameters, self.ambient_dim)
+
+    def group_element_from_frame(self, frame: torch.Tensor) -> torch.Tensor:
+        return _gram_schmidt(frame, self.ambient_dim)
 
     def check(self, x: torch.Tensor) -> None:
         self._check_shape(x)
@@ -169,6 +237,7 @@ class SpecialOrthogonal3(Manifold):
     dim = 3
     ambient_dim = 9
     group_dim = 3
+    frame_dim = 6
     domain = ((0.0, 2 * math.pi), (0.0, math.pi), (0.0, 2 * math.pi))
 
     def immersion(self, z: torch.Tensor) -> torch.Tensor:
@@ -187,6 +256,24 @@ class SpecialOrthogonal3(Manifold):
             ],
             dim=1,
         )
+
+    # The volume element of the Euler angles is a multiple of sin β.
+
+    def from_cube(self, u: torch.Tensor) -> torch.Tensor:
+        scale = 2 * math.pi
+        beta = (1 - 2 * u[:, 1]).arccos()
+        return self.immersion(torch.stack([scale * u[:, 0], beta, scale * u[:, 2]], dim=1))
+
+    def to_cube(self, x: torch.Tensor) -> torch.Tensor:
+        alpha = _turns(x[:, [2, 5]])
+        gamma = _turns(torch.stack([-x[:, 6], x[:, 7]], dim=1))
+        return torch.cat([alpha, (1 - x[:, 8:]) / 2, gamma], dim=1)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        U, _, Vh = torch.linalg.svd(x.unflatten(1, (3, 3)))
+        sign = torch.linalg.det(U @ Vh)
+        last = torch.cat([torch.ones_like(x[:, :2]), sign[:, None]], dim=1)
+        return ((U * last[:, None]) @ Vh).flatten(1)
 
     def sample(self, n, generator=None, dtype=None, device=None):
         # A uniform unit quaternion w + xi + yj + zk is a uniform rotation.
@@ -214,9 +301,16 @@ class SpecialOrthogonal3(Manifold):
         return math.sqrt(2) * torch.atan2(sine, cosine)
 
     def group_element(self, parameters: torch.Tensor) -> torch.Tensor:
+        return self._acting_on_rows(_rotation(parameters, 3))
+
+    def group_element_from_frame(self, frame: torch.Tensor) -> torch.Tensor:
+        return self._acting_on_rows(_gram_schmidt(frame, 3))
+
+    @staticmethod
+    def _acting_on_rows(g: torch.Tensor) -> torch.Tensor:
         # (g X) written row by row is (g ⊗ I) x.
-        eye = torch.eye(3, dtype=parameters.dtype, device=parameters.device)
-        return torch.einsum("bij,kl->bikjl", _rotation(parameters, 3), eye).reshape(-1, 9, 9)
+        eye = torch.eye(3, dtype=g.dtype, device=g.device)
+        return torch.einsum("bij,kl->bikjl", g, eye).reshape(-1, 9, 9)
 
     def check(self, x: torch.Tensor) -> None:
         self._check_shape(x)
@@ -245,11 +339,24 @@ class Product(Manifold):
         self.dim = sum(factor.dim for factor in factors)
         self.ambient_dim = sum(factor.ambient_dim for factor in factors)
         self.group_dim = sum(factor.group_dim for factor in factors)
+        self.frame_dim = sum(factor.frame_dim for factor in factors)
         self.domain = tuple(interval for factor in factors for interval in factor.domain)
 
     def immersion(self, z: torch.Tensor) -> torch.Tensor:
-        parts = z.split([factor.dim for factor in self.factors], dim=1)
-        return torch.cat([M.immersion(u) for M, u in zip(self.factors, parts, strict=True)], dim=1)
+        parts = zip(self.factors, self._split(z, "dim"), strict=True)
+        return torch.cat([M.immersion(u) for M, u in parts], dim=1)
+
+    def from_cube(self, u: torch.Tensor) -> torch.Tensor:
+        parts = zip(self.factors, self._split(u, "dim"), strict=True)
+        return torch.cat([M.from_cube(v) for M, v in parts], dim=1)
+
+    def to_cube(self, x: torch.Tensor) -> torch.Tensor:
+        parts = zip(self.factors, self._split(x), strict=True)
+        return torch.cat([M.to_cube(y) for M, y in parts], dim=1)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        parts = zip(self.factors, self._split(x), strict=True)
+        return torch.cat([M.project(y) for M, y in parts], dim=1)
 
     def sample(self, n, generator=None, dtype=None, device=None):
         return torch.cat([M.sample(n, generator, dtype, device) for M in self.factors], dim=1)
@@ -260,17 +367,20 @@ class Product(Manifold):
         return torch.stack([M.distance(u, v) for M, u, v in parts], dim=-1).norm(dim=-1)
 
     def group_element(self, parameters: torch.Tensor) -> torch.Tensor:
-        parts = parameters.split([factor.group_dim for factor in self.factors], dim=1)
-        blocks = [M.group_element(p) for M, p in zip(self.factors, parts, strict=True)]
-        return torch.vmap(torch.block_diag)(*blocks)
+        parts = zip(self.factors, self._split(parameters, "group_dim"), strict=True)
+        return torch.vmap(torch.block_diag)(*(M.group_element(p) for M, p in parts))
+
+    def group_element_from_frame(self, frame: torch.Tensor) -> torch.Tensor:
+        parts = zip(self.factors, self._split(frame, "frame_dim"), strict=True)
+        return torch.vmap(torch.block_diag)(*(M.group_element_from_frame(p) for M, p in parts))
 
     def check(self, x: torch.Tensor) -> None:
         self._check_shape(x)
         for factor, part in zip(self.factors, self._split(x), strict=True):
             factor.check(part)
 
-    def _split(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return x.split([factor.ambient_dim for factor in self.factors], dim=-1)
+    def _split(self, x: torch.Tensor, size: str = "ambient_dim") -> tuple[torch.Tensor, ...]:
+        return x.split([getattr(factor, size) for factor in self.factors], dim=-1)
 
     def __repr__(self) -> str:
         return f"Product({', '.join(map(repr, self.factors))})"
@@ -301,6 +411,27 @@ def _rotation(parameters: torch.Tensor, m: int) -> torch.Tensor:
         (torch.arange(len(parameters), device=i.device)[:, None], i, j), parameters
     )
     return torch.linalg.matrix_exp(lower - lower.mT)
+
+
+def _gram_schmidt(frame: torch.Tensor, m: int) -> torch.Tensor:
+    """Rotations ``[B, m, m]`` whose first m - 1 columns span what those of the frames span."""
+    if frame.ndim != 2 or frame.shape[1] != m * (m - 1):
+        raise ValueError(
+            f"A frame in dimension {m} has {m * (m - 1)} entries: expected [B, {m * (m - 1)}], got "
+            f"{list(frame.shape)}."
+        )
+    Q, R = torch.linalg.qr(frame.unflatten(1, (m - 1, m)).mT)
+    Q = Q * R.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+    # The last column is the cross product of the others: determinants of the matrix without row i.
+    i, j = torch.arange(m)[:, None], torch.arange(m - 1)
+    minors = Q[:, j + (j >= i)]
+    sign = (-1.0) ** torch.arange(m - 1, 2 * m - 1, device=Q.device, dtype=Q.dtype)
+    return torch.cat([Q, (sign * torch.linalg.det(minors)).unsqueeze(2)], dim=2)
+
+
+def _turns(x: torch.Tensor) -> torch.Tensor:
+    """The angles of points of a plane, ``[B, 2] -> [B, 1]``, as parts of a turn in [0, 1)."""
+    return (torch.atan2(x[:, 1:], x[:, :1]) / (2 * math.pi)).remainder(1.0)
 
 
 def _tolerance(x: torch.Tensor) -> float:

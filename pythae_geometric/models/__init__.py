@@ -2,11 +2,14 @@
 
 from .base import GeometricModel
 from .brownian_rvae import BrownianRVAE, BrownianRVAEConfig
+from .er_manifold_vae import ERManifoldVAE, ERManifoldVAEConfig
 from .ricci_ae import RicciAE, RicciAEConfig, RunawayFunctionalError
 
 __all__ = [
     "BrownianRVAE",
     "BrownianRVAEConfig",
+    "ERManifoldVAE",
+    "ERManifoldVAEConfig",
     "GeometricModel",
     "RicciAE",
     "RicciAEConfig",

@@ -13,7 +13,14 @@ from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 from torch import nn
 
-from pythae_geometric import BrownianRVAE, BrownianRVAEConfig, RicciAE, RicciAEConfig
+from pythae_geometric import (
+    BrownianRVAE,
+    BrownianRVAEConfig,
+    ERManifoldVAE,
+    ERManifoldVAEConfig,
+    RicciAE,
+    RicciAEConfig,
+)
 
 
 class Case(NamedTuple):
@@ -40,14 +47,22 @@ class Case(NamedTuple):
         return self.phases[-1] + 2
 
     def build_config(self, **fields):
-        return self.config(**{"input_dim": (1, 8, 8), "latent_dim": 3, **self.fields, **fields})
+        fields = {"input_dim": (1, 8, 8), "latent_dim": 3, **self.fields, **fields}
+        if "manifold" in fields:
+            fields["manifold"] = fields["manifold"].format(**fields)
+        return self.config(**fields)
+
+    def decoder_config(self, config):
+        """The config from which a network is built that takes what this model decodes."""
+        is_torus = "manifold" in self.fields  # n circles, each in a plane
+        width = 2 * config.latent_dim if is_torus else config.latent_dim
+        return VAEConfig(input_dim=config.input_dim, latent_dim=width)
 
     def build(self, own_networks=False, **fields):
         config = self.build_config(**fields)
         if own_networks:
-            return self.model(
-                config, encoder=Encoder(config, self.encoder), decoder=Decoder(config)
-            )
+            encoder, decoder = Encoder(config, self.encoder), Decoder(self.decoder_config(config))
+            return self.model(config, encoder=encoder, decoder=decoder)
         return self.model(config)
 
 
@@ -91,6 +106,11 @@ CASES = {
         phases=(0, 2),
     ),
     "RicciAE": Case(RicciAE, RicciAEConfig, likelihood=False, encoder="AE"),
+    "ERManifoldVAE": Case(
+        ERManifoldVAE,
+        ERManifoldVAEConfig,
+        {"manifold": "torus({latent_dim})", "hidden_dims": (32,)},
+    ),
 }
 
 

@@ -295,7 +295,7 @@ def test_benchmark_networks_of_pythae(case, data, shape, kind, tmp_path, monkeyp
     fields |= {field: value for field, value in small.items() if field in known}
     config = case.build_config(**fields)
     encoder = getattr(networks, f"Encoder_{kind}_{case.encoder}_{data.upper()}")(config)
-    decoder = getattr(networks, f"Decoder_{kind}_AE_{data.upper()}")(config)
+    decoder = getattr(networks, f"Decoder_{kind}_AE_{data.upper()}")(case.decoder_config(config))
     model = case.model(config, encoder=encoder, decoder=decoder)
     images = torch.rand(4, *shape)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)

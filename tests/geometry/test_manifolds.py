@@ -188,6 +188,68 @@ def test_all_share_the_base_class():
     assert all(isinstance(M, Manifold) for M in MANIFOLDS)
 
 
+# -- the uniform chart and frames --------------------------------------------------------------
+
+CHARTS = pytest.mark.parametrize("M", [*MANIFOLDS, Sphere(4)], ids=repr)
+
+
+@CHARTS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_uniform_chart_and_its_inverse(M, dtype):
+    u = 0.01 + 0.98 * torch.rand(200, M.dim, dtype=dtype, generator=generator())
+    x = M.from_cube(u)
+    M.check(x)
+    tolerance = 1e-9 if dtype == torch.float64 else 2e-4
+    torch.testing.assert_close(M.to_cube(x), u, rtol=0, atol=tolerance)
+    y = sample(M, 200, dtype=dtype)
+    torch.testing.assert_close(M.from_cube(M.to_cube(y)), y, rtol=0, atol=tolerance)
+
+
+@CHARTS
+def test_the_uniform_chart_has_a_constant_volume_element(M):
+    u = 0.05 + 0.9 * torch.rand(200, M.dim, dtype=torch.float64, generator=generator())
+    log_volume = PullbackMetric(M.from_cube).log_volume(u)
+    torch.testing.assert_close(log_volume, log_volume[:1].expand(200), rtol=0, atol=1e-9)
+
+
+@CHARTS
+def test_projection_is_the_nearest_point(M):
+    """The identity on the manifold; off it what is left over is normal to the manifold."""
+    x = sample(M)
+    torch.testing.assert_close(M.project(x), x)
+    moved = x + 0.1 * torch.randn(x.shape, dtype=x.dtype, generator=generator(1))
+    y = M.project(moved)
+    M.check(y)
+    J = PullbackMetric(M.from_cube).jacobian(M.to_cube(y))
+    normal = (J.mT @ (moved - y).unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(normal, torch.zeros_like(normal), rtol=0, atol=1e-8)
+
+
+@CHARTS
+def test_frames_give_every_group_element_and_only_those(M):
+    g = M.group_element_from_frame(
+        torch.randn(20, M.frame_dim, dtype=torch.float64, generator=generator())
+    )
+    torch.testing.assert_close(g @ g.mT, M.identity(dtype=g.dtype).expand_as(g))
+    torch.testing.assert_close(torch.linalg.det(g), torch.ones(20, dtype=g.dtype))
+    M.check(M.act(g, sample(M)))
+    if not isinstance(M, Product):  # of a rotation the first columns are a frame
+        h = group_element(M)
+        if isinstance(M, SpecialOrthogonal3):
+            frame = h.view(-1, 3, 3, 3, 3)[:, :, 0, :2, 0].mT
+        else:
+            frame = h[:, :, :-1].mT
+        torch.testing.assert_close(M.group_element_from_frame(frame.flatten(1)), h)
+    with pytest.raises((ValueError, RuntimeError)):
+        M.group_element_from_frame(torch.zeros(2, M.frame_dim + 1))
+
+
+def test_a_loop_of_frames_winds_round_the_circle_group():
+    t = coordinates(Circle())
+    g = Circle().group_element_from_frame(torch.cat([3 * t.cos(), 3 * t.sin()], dim=1))
+    torch.testing.assert_close(g, Circle().group_element(t))
+
+
 # -- uniform laws in closed form ---------------------------------------------------------------
 
 
