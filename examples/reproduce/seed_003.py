@@ -260,7 +260,11 @@ def with_functional(model: RicciAE, functional: str, weight: float) -> RicciAE:
     """A copy of the networks, with a curvature loss."""
     fields = {} if functional == "none" else {"functional": functional}
     config = RicciAEConfig(
-        input_dim=model.model_config.input_dim, lambda_curv=weight, curvature_every=2, **fields
+        input_dim=model.model_config.input_dim,
+        lambda_curv=weight,
+        num_points=64,
+        curvature_every=2,
+        **fields,
     )
     return RicciAE(config, copy.deepcopy(model.encoder), copy.deepcopy(model.decoder))
 

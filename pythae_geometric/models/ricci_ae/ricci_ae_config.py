@@ -26,7 +26,7 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
         points (str): Where the integrals are evaluated. ``"uniform"``: at points drawn uniformly in
             the latent region, the smallest box with sides along the axes that holds the codes of
             the batch. ``"encoded"``: at the codes. Default: "uniform"
-        num_points (int): How many points; of ``"encoded"``, at most the batch. Default: 64
+        num_points (int): How many points; of ``"encoded"``, at most the batch. Default: 48
         curvature_every (int): The functional is evaluated on every so many training steps, with a
             weight so many times larger. Default: 1
         regularization (float): :math:`\varepsilon > 0`; the metric is
@@ -39,7 +39,7 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
     lambda_curv: float = 0.01
     tau: float = 1.0
     points: Literal["uniform", "encoded"] = "uniform"
-    num_points: int = 64
+    num_points: int = 48
     curvature_every: int = 1
     regularization: float = 1e-3
 
