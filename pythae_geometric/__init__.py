@@ -6,12 +6,14 @@ models and samplers; nothing else in pythae changes.
 
 from .interpolation import interpolate
 from .models import (
+    VAE_DLM,
     BrownianRVAE,
     BrownianRVAEConfig,
     ERManifoldVAE,
     ERManifoldVAEConfig,
     RicciAE,
     RicciAEConfig,
+    VAE_DLM_Config,
 )
 from .registry import register
 from .samplers import (
@@ -24,6 +26,7 @@ from .samplers import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "VAE_DLM",
     "BrownianMotionSampler",
     "BrownianMotionSamplerConfig",
     "BrownianRVAE",
@@ -34,6 +37,7 @@ __all__ = [
     "MetricUniformHMCSamplerConfig",
     "RicciAE",
     "RicciAEConfig",
+    "VAE_DLM_Config",
     "interpolate",
     "register",
 ]
@@ -42,6 +46,7 @@ for _class, _config in (
     (BrownianRVAE, BrownianRVAEConfig),
     (ERManifoldVAE, ERManifoldVAEConfig),
     (RicciAE, RicciAEConfig),
+    (VAE_DLM, VAE_DLM_Config),
     (BrownianMotionSampler, BrownianMotionSamplerConfig),
     (MetricUniformHMCSampler, MetricUniformHMCSamplerConfig),
 ):

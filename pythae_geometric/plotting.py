@@ -1,4 +1,4 @@
-"""Pictures: grids of images, and maps of a latent plane. Needs the extra ``viz`` (matplotlib).
+"""Pictures: grids of images, latent maps, trajectories. Needs the extra ``viz`` (matplotlib).
 
 Every function draws on the ``Axes`` it is given, or on a new figure, and returns the ``Axes``; save
 with ``ax.figure.savefig(path)``.
@@ -120,6 +120,127 @@ def draw_curves(ax, curves: torch.Tensor, label: str | None = None, **style):
         names = [*(text.get_text() for text in (old.get_texts() if old else [])), label]
         ax.legend(handles, names, loc="upper left", fontsize=8)
     return ax
+
+
+def trajectory_error(truth, prediction, times, grid, axes=None):
+    """Draw a trajectory in space and time: the truth, a prediction, and their difference.
+
+    Args:
+        truth, prediction: ``[T, n]``, T profiles of n points.
+        times: ``[T]``.
+        grid: ``[n]``.
+        axes: three ``Axes`` to draw on; None: those of a new figure.
+
+    Returns:
+        The three ``Axes``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    truth, prediction, times, grid = _trajectories(truth, prediction, times, grid)
+    if axes is None:
+        pyplot = require("matplotlib.pyplot", "viz")
+        axes = pyplot.subplots(1, 3, figsize=(11, 3), sharey=True, layout="constrained")[1]
+    error = prediction - truth
+    height, extent = abs(truth).max(), (times[0], times[-1], grid[0], grid[-1])
+    for ax, values, title, limit in (
+        (axes[0], truth, "truth", height),
+        (axes[1], prediction, "prediction", height),
+        (axes[2], error, "error", abs(error).max()),
+    ):
+        limit = max(float(limit), 1e-12)
+        picture = ax.imshow(
+            values.T, origin="lower", extent=extent, aspect="auto", cmap="RdBu_r", vmin=-limit,
+            vmax=limit,
+        )  # fmt: skip
+        ax.figure.colorbar(picture, ax=ax)
+        ax.set(title=title, xlabel="t")
+    axes[0].set_ylabel("x")
+    return axes
+
+
+def animate_trajectory(truth, prediction, times, grid, every: int = 1):
+    """Animate a trajectory: the profiles of truth and prediction, and below them their difference.
+
+    Args:
+        truth, prediction: ``[T, n]``, T profiles of n points.
+        times: ``[T]``.
+        grid: ``[n]``.
+        every: a frame for every so many times.
+
+    Returns:
+        A matplotlib ``FuncAnimation``; keep it, and save it with
+        ``animation.save(path, writer="pillow")``.
+
+    Raises:
+        ValueError: if the shapes do not fit, or ``every`` is less than 1.
+    """
+    truth, prediction, times, grid = _trajectories(truth, prediction, times, grid)
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}.")
+    pyplot = require("matplotlib.pyplot", "viz")
+    animation = require("matplotlib.animation", "viz")
+    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, layout="constrained")
+    error = prediction - truth
+    lines = [
+        (above.plot(grid, truth[0], "k", label="truth")[0], truth),
+        (above.plot(grid, prediction[0], "C1--", label="prediction")[0], prediction),
+        (below.plot(grid, error[0], "C3")[0], error),
+    ]
+    height = 1.05 * float(max(abs(truth).max(), abs(prediction).max())) + 1e-12
+    above.set(ylim=(-height, height))
+    above.legend(loc="upper right")
+    height = 1.05 * float(abs(error).max()) + 1e-12
+    below.set(ylim=(-height, height), xlabel="x", ylabel="error")
+
+    def draw(frame):
+        for line, values in lines:
+            line.set_ydata(values[frame])
+        above.set_title(f"t = {float(times[frame]):.3g}")
+        return [line for line, _ in lines]
+
+    return animation.FuncAnimation(figure, draw, frames=range(0, len(times), every))
+
+
+def manifold_over_time(points, times, ax=None):
+    """Draw points of a moving manifold in the plane of their two greatest variances, coloured by
+    time.
+
+    Args:
+        points: ``[T, B, m]``, B points at each of T times, m at least 2.
+        times: ``[T]``.
+        ax: the ``Axes`` to draw on; None: those of a new figure.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    points = torch.as_tensor(points).detach().cpu()
+    times = torch.as_tensor(times).detach().cpu()
+    if points.ndim != 3 or points.shape[2] < 2 or len(times) != len(points) or len(points) == 0:
+        raise ValueError(
+            f"points must be [T, B, m >= 2] with a time for each T, got {list(points.shape)} and "
+            f"{len(times)} times."
+        )
+    flat = points.flatten(0, 1)
+    axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False).Vh[:2]
+    plane = (flat - flat.mean(0)) @ axes.T
+    ax = ax or _new_axes(9, 7)
+    colours = times.repeat_interleave(points.shape[1])
+    scatter = ax.scatter(*plane.T.numpy(), c=colours.numpy(), cmap="viridis", s=5, linewidths=0)
+    ax.figure.colorbar(scatter, ax=ax, label="t")
+    ax.set(xlabel="first principal direction", ylabel="second")
+    return ax
+
+
+def _trajectories(truth, prediction, times, grid):
+    arrays = [torch.as_tensor(v).detach().cpu().numpy() for v in (truth, prediction, times, grid)]
+    shape = (len(arrays[2]), len(arrays[3]))
+    if shape[0] == 0 or arrays[0].shape != shape or arrays[1].shape != shape:
+        raise ValueError(
+            f"truth and prediction must be [T, n] = {list(shape)}, by times and grid, got "
+            f"{list(arrays[0].shape)} and {list(arrays[1].shape)}."
+        )
+    return arrays
 
 
 def _new_axes(columns: float, rows: float):

@@ -1,1 +1,1 @@
-"""The data sets of the source documents, as functions with a seed."""
+"""The data sets of the source documents, as functions with a seed, and trajectories to train on."""

@@ -4,8 +4,10 @@ from .base import GeometricModel
 from .brownian_rvae import BrownianRVAE, BrownianRVAEConfig
 from .er_manifold_vae import ERManifoldVAE, ERManifoldVAEConfig
 from .ricci_ae import RicciAE, RicciAEConfig, RunawayFunctionalError
+from .vae_dlm import VAE_DLM, VAE_DLM_Config
 
 __all__ = [
+    "VAE_DLM",
     "BrownianRVAE",
     "BrownianRVAEConfig",
     "ERManifoldVAE",
@@ -14,4 +16,5 @@ __all__ = [
     "RicciAE",
     "RicciAEConfig",
     "RunawayFunctionalError",
+    "VAE_DLM_Config",
 ]

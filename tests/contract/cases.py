@@ -14,12 +14,14 @@ from pythae.trainers import BaseTrainerConfig
 from torch import nn
 
 from pythae_geometric import (
+    VAE_DLM,
     BrownianRVAE,
     BrownianRVAEConfig,
     ERManifoldVAE,
     ERManifoldVAEConfig,
     RicciAE,
     RicciAEConfig,
+    VAE_DLM_Config,
 )
 
 
@@ -54,8 +56,11 @@ class Case(NamedTuple):
 
     def decoder_config(self, config):
         """The config from which a network is built that takes what this model decodes."""
-        is_torus = "manifold" in self.fields  # n circles, each in a plane
-        width = 2 * config.latent_dim if is_torus else config.latent_dim
+        widths = {
+            ERManifoldVAE: 2 * config.latent_dim,  # a torus: each circle in a plane
+            VAE_DLM: config.latent_dim + 1,  # a hypersurface
+        }
+        width = widths.get(self.model, config.latent_dim)
         return VAEConfig(input_dim=config.input_dim, latent_dim=width)
 
     def build(self, own_networks=False, **fields):
@@ -111,6 +116,7 @@ CASES = {
         ERManifoldVAEConfig,
         {"manifold": "torus({latent_dim})", "hidden_dims": (32,)},
     ),
+    "VAE_DLM": Case(VAE_DLM, VAE_DLM_Config, {"hidden_dim": 24, "num_layers": 2}),
 }
 
 

@@ -22,6 +22,7 @@ from pythae_geometric import (
     MetricUniformHMCSampler,
     MetricUniformHMCSamplerConfig,
     RicciAEConfig,
+    VAE_DLM_Config,
     interpolate,
 )
 from pythae_geometric import geometry as g
@@ -61,6 +62,22 @@ CONFIGS = {
         "likelihood_std": POSITIVE,
         "hidden_dims": ("wide", (0,), (-3, 2), (1.5,), None),
         "embedding_epochs": COUNT,
+    },
+    VAE_DLM_Config: {
+        "latent_dim": COUNT,
+        "hidden_dim": COUNT,
+        "num_layers": COUNT,
+        "horizon": POSITIVE,
+        "default_time": (*NUMBERS, -1, inf, 2.0),
+        "recon_weight": POSITIVE,
+        "kl_weight": (*NUMBERS, -1, inf),
+        "metric_weight": (*NUMBERS, -1, inf),
+        "flow_weight": (*NUMBERS, -1, inf),
+        "eigenvalue_weight": (*NUMBERS, -1, inf),
+        "alpha": (*NUMBERS, -1, inf),
+        "steady_metric": ("cube", None, 3),
+        "steady_scale": POSITIVE,
+        "gradient_clip": ("many", [1], nan, 0, -1, inf),
     },
     MetricUniformHMCSamplerConfig: {
         "num_centroids": COUNT,
@@ -108,6 +125,7 @@ def test_every_field_is_tried():
         "uses_default_decoder",
         "drift",
         "group_action",
+        "manifold_map",
         "additive_volume",
         "name",
         "input_dim",
