@@ -1,3 +1,9 @@
+import os
+import re
+
+# Several processes run the tests (pytest-xdist): one thread for each, and for what they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
@@ -26,3 +32,37 @@ def trained(digits, tmp_path_factory):
     )
     TrainingPipeline(model=model, training_config=config)(digits[:1000])
     return model.eval()
+
+
+_refused = set()
+
+
+@pytest.fixture
+def refused(request):
+    """Check that a bad input gives an error that names the argument, and count it."""
+
+    def check(errors, words, call):
+        with pytest.raises(errors) as raised:
+            call()
+        message = str(raised.value)
+        assert re.search(words, message), message
+        assert len(message.split()) >= 5, message  # a sentence, not a word
+        _refused.add((request.node.nodeid, words))
+
+    return check
+
+
+def pytest_sessionfinish(session):
+    """A process of several (pytest-xdist) hands its count on."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["refused"] = sorted(_refused)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    _refused.update(map(tuple, getattr(node, "workeroutput", {}).get("refused", [])))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _refused:
+        terminalreporter.write_line(f"{len(_refused)} distinct bad inputs were refused.")
