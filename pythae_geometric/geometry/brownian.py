@@ -5,7 +5,7 @@ import torch
 from .connection import brownian_drift
 from .curves import as_metric
 from .derivatives import Immersion, evaluation_mode
-from .metric import Metric
+from .metric import DegenerateMetricError, Metric
 
 
 @torch.no_grad()
@@ -77,7 +77,13 @@ def brownian_motion(
         for step in range(steps):
             noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
             noise = dt.sqrt() * noise
-            L = metric.cholesky(z)
+            try:
+                L = metric.cholesky(z)
+            except DegenerateMetricError as error:
+                raise DegenerateMetricError(
+                    f"In step {step + 1} of {steps} of a Brownian motion: {error} A motion over a "
+                    "shorter time goes less far."
+                ) from error
             dz = torch.linalg.solve_triangular(L.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
             z = z + dz + dt * brownian_drift(metric, z) if drift else z + dz
             if not bool(torch.isfinite(z).all()):

@@ -33,7 +33,8 @@ class VAE_DLM_Config(StrictConfig, BaseAEConfig):
         steady_scale (float): The factor of the sphere's metric, the square of its radius, or of
             the Euclidean one. Default: 10.0
         gradient_clip (float): The greatest absolute value of an entry of a gradient; larger ones
-            are clipped in the backward pass. None: they are not. Default: 1.0
+            are clipped in the backward pass, by each process of several before they are averaged.
+            None: they are not. Default: 1.0
     """
 
     latent_dim: int = 6
