@@ -1,0 +1,310 @@
+"""How time and memory grow: with the latent dimension, the data, the images, centroids and samples.
+
+    python examples/benchmarks/scale.py [--output-dir outputs/scale] [--quick]
+
+Steps of training (loss, gradient, Adam) of every model, and fitting and sampling of both samplers,
+each in a process of its own with one thread; processor time, and the peak of memory above that of
+the process before (Linux; 0 where it fits in what that has left free). A row ends where a cell
+takes more than a minute or 12 GB. Exponents are slopes between the logarithms, by least squares
+over the upper half of a row. Writes ``scale.md``, ``scale.json`` and ``scale.png``.
+"""
+
+import argparse
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from pythae.data.datasets import DatasetOutput
+from pythae.models import VAE, VAEConfig
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseEncoder
+
+from pythae_geometric import (
+    VAE_DLM,
+    BrownianMotionSampler,
+    BrownianMotionSamplerConfig,
+    BrownianRVAE,
+    BrownianRVAEConfig,
+    ERManifoldVAE,
+    ERManifoldVAEConfig,
+    MetricUniformHMCSampler,
+    MetricUniformHMCSamplerConfig,
+    RicciAE,
+    RicciAEConfig,
+    VAE_DLM_Config,
+)
+from pythae_geometric.geometry import ConvergenceWarning
+
+SECONDS, BYTES = 60, 12 * 2**30
+MODELS = ["VAE", "RicciAE", "ERManifoldVAE", "VAE_DLM", "BrownianRVAE"]
+STEPS = [f"step of {name}" for name in MODELS]
+HMC, POSTERIOR, PULLBACK = (
+    "MetricUniformHMC",
+    "BrownianMotion, posterior",
+    "BrownianMotion, decoder",
+)
+# What stays the same while one of the numbers grows.
+FIXED = {"d": 8, "batch": 100, "side": 28, "points": 10_000, "centroids": 100, "samples": 100}
+STUDIES = {
+    "latent dimension": (
+        "d",
+        [2, 4, 8, 16, 32, 64, 128],
+        [*STEPS, "geodesics of BrownianRVAE, once an epoch"]
+        + [f"sample by {name}" for name in (HMC, POSTERIOR, PULLBACK)],
+        {},
+    ),
+    "embeddings": (
+        "points",
+        [10**3, 10**4, 10**5, 10**6, 10**7],
+        [f"fit of {name}" for name in (HMC, POSTERIOR)],
+        {},
+    ),
+    "side of the image": ("side", [8, 16, 32, 64, 128, 256], STEPS, {"d": 2, "batch": 16}),
+    "centroids": (
+        "centroids",
+        [10, 100, 1000, 10_000],
+        [f"fit of {HMC}", f"sample by {HMC}"],
+        {"points": 20_000},
+    ),
+    "samples": (
+        "samples",
+        [10**2, 10**3, 10**4, 10**5, 10**6],
+        [f"sample by {name}" for name in (HMC, POSTERIOR, PULLBACK)],
+        {"points": 1000, "d": 2},
+    ),
+}
+
+
+class Embeddings(BaseEncoder):
+    """The data are the embeddings."""
+
+    def forward(self, x):
+        return ModelOutput(embedding=x, log_covariance=0.3 * x.flip(-1) - 2)
+
+
+def build(name: str, d: int, side: int):
+    """A model, with its default networks."""
+    shape = {"input_dim": (1, side, side), "latent_dim": d}
+    if name == "VAE":
+        return VAE(VAEConfig(**shape))
+    if name == "RicciAE":
+        return RicciAE(RicciAEConfig(**shape))
+    if name == "ERManifoldVAE":
+        return ERManifoldVAE(ERManifoldVAEConfig(input_dim=(1, side, side), manifold=f"torus({d})"))
+    if name == "VAE_DLM":
+        return VAE_DLM(VAE_DLM_Config(**shape))
+    return BrownianRVAE(BrownianRVAEConfig(**shape, num_centers=100, warmup_epochs=1))
+
+
+def step(name: str, d: int, batch: int, side: int):
+    """A training step; of a BrownianRVAE, in its second phase."""
+    model = build(name, d, side).train()
+    generator = torch.Generator().manual_seed(0)
+    data = torch.rand(max(batch, 100), 1, side, side, generator=generator)
+    if name == "BrownianRVAE":
+        model({"data": data}, epoch=1)  # collects the codes
+        model.update()
+    inputs = DatasetOutput(data=data[:batch])
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.0)
+
+    def run():
+        optimiser.zero_grad()
+        model(inputs, epoch=2, dataset_size=len(data)).loss.backward()
+        optimiser.step()
+
+    return run, model
+
+
+def sampler(name: str, d: int, points: int, centroids: int):
+    """A sampler, not fitted, and its data."""
+    model = VAE(VAEConfig(input_dim=(d,), latent_dim=d), encoder=Embeddings())
+    if name == HMC:
+        config = MetricUniformHMCSamplerConfig(
+            num_centroids=centroids, mcmc_steps_nbr=10, n_lf=5, seed=0
+        )
+        drawn = MetricUniformHMCSampler(model, config)
+    else:
+        metric = "posterior" if name == POSTERIOR else "pullback"
+        config = BrownianMotionSamplerConfig(metric=metric, time=1e-3, steps=20, seed=0)
+        drawn = BrownianMotionSampler(model, config)
+        if name == PULLBACK:  # of an image
+            drawn = BrownianMotionSampler(VAE(VAEConfig(input_dim=(784,), latent_dim=d)), config)
+    width = 784 if name == PULLBACK else d
+    return drawn, torch.randn(points, width, generator=torch.Generator().manual_seed(0))
+
+
+def prepare(row: str, d, batch, side, points, centroids, samples):
+    """What is measured, as a function without arguments, and how often it may run."""
+    torch.manual_seed(0)
+    if row.startswith("step of "):
+        return step(row.removeprefix("step of "), d, batch, side)[0], 5
+    if row.startswith("geodesics"):
+        return step("BrownianRVAE", d, batch, side)[1].update, 2
+    act, name = (row[:3], row[len("fit of ") :]) if row[:3] == "fit" else ("", row[10:])
+    drawn, data = sampler(name, d, points, centroids)
+    if act == "fit":
+        return lambda: drawn.fit(data), 1
+    drawn.fit(data)
+    return lambda: drawn.sample_latent(samples), 1
+
+
+def measure(row: str, fields: dict) -> dict:
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    torch.set_num_threads(1)
+    small = {"d": 2, "batch": 2, "side": 8, "points": 200, "centroids": 10, "samples": 2}
+    prepare(row, **small)[0]()  # loads what torch loads on first use
+    run, repeats = prepare(row, **fields)
+    resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
+    before, seconds = memory("VmRSS"), []
+    with open("/proc/self/clear_refs", "w") as f:
+        f.write("5")  # the peak so far is forgotten
+    for _ in range(repeats):
+        start = time.process_time()
+        run()
+        seconds.append(time.process_time() - start)
+    return {"seconds": min(seconds), "megabytes": max(0.0, memory("VmHWM") - before)}
+
+
+def memory(key: str) -> float:
+    """Resident memory of this process in MB: now, or the peak."""
+    with open("/proc/self/status") as f:
+        return int(f.read().split(f"{key}:")[1].split()[0]) / 1e3
+
+
+def child(row: str, fields: dict) -> dict | str:
+    """The measurement in another process, or why there is none."""
+    command = [sys.executable, __file__, "--one", row, json.dumps(fields)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=4 * SECONDS)
+    except subprocess.TimeoutExpired:
+        return "too long"
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
+        return "memory" if "memory" in last.lower() or "alloc" in last else last or "killed"
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def exponent(x: list, y: list) -> float | None:
+    """Of the growth of y in x, over the upper half."""
+    half = max(2, math.ceil(len(x) / 2))
+    if len(x) < 3 or min(y[-half:]) <= 0:
+        return None
+    return float(np.polyfit(np.log(x[-half:]), np.log(y[-half:]), 1)[0])
+
+
+def grow(study: str, quick: bool) -> dict:
+    """All rows of a study: ``{row: {number: measurement}}``."""
+    field, numbers, rows, change = STUDIES[study]
+    fixed = {**FIXED, **change}
+    if quick:
+        numbers, rows, fixed = numbers[:2], rows[-1:], {**fixed, "batch": 4, "points": 1000}
+    results = {}
+    for row in rows:
+        results[row] = {}
+        for number in numbers:
+            result = child(row, {**fixed, field: number})
+            results[row][number] = result
+            print(f"{study} {number}, {row}: {result}", flush=True)
+            if isinstance(result, str) or result["seconds"] > SECONDS:
+                break
+    return results
+
+
+def cell(result) -> str:
+    if result is None:
+        return ""
+    if isinstance(result, str):
+        return result[:80]
+    seconds = result["seconds"]
+    shown = f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
+    return f"{shown}, {result['megabytes']:.0f} MB"
+
+
+def table(study: str, results: dict) -> str:
+    field, _, _, change = STUDIES[study]
+    fixed = {k: v for k, v in {**FIXED, **change}.items() if k != field}
+    numbers = sorted({n for row in results.values() for n in row})
+    lines = [
+        f"## {study.capitalize()}",
+        "",
+        "Elsewhere: " + ", ".join(f"{k} {v}" for k, v in fixed.items()) + ".",
+        "",
+    ]
+    lines += ["| | " + " | ".join(map(str, numbers)) + " | exponents: time, memory |"]
+    lines += ["|---" * (len(numbers) + 2) + "|"]
+    for row, cells in results.items():
+        lines.append(
+            f"| {row} | "
+            + " | ".join(cell(cells.get(n)) for n in numbers)
+            + " | "
+            + ", ".join(
+                "-" if p is None else f"{p:.2f}"
+                for p in (exponent(*series(cells, unit)) for unit in ("seconds", "megabytes"))
+            )
+            + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def series(cells: dict, unit: str) -> tuple[list, list]:
+    pairs = [(n, r[unit]) for n, r in cells.items() if not isinstance(r, str)]
+    return [n for n, _ in pairs], [value for _, value in pairs]
+
+
+def draw(results: dict, path: str) -> None:
+    figure, axes = plt.subplots(
+        2, len(results), figsize=(4 * len(results), 7), layout="constrained"
+    )
+    names = dict.fromkeys(row for rows in results.values() for row in rows)
+    colours = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))
+    for column, (study, rows) in zip(axes.T, results.items(), strict=True):
+        for ax, unit in zip(column, ("seconds", "megabytes"), strict=True):
+            for row, cells in rows.items():
+                ax.plot(*series(cells, unit), "o-", ms=3, color=colours[row], label=row)
+            ax.set(xscale="log", yscale="log", xlabel=study)
+            ax.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("processor time, s")
+    axes[1, 0].set_ylabel("peak memory, MB")
+    handles = {h.get_label(): h for ax in axes[0] for h in ax.get_legend_handles_labels()[0]}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize=8)
+    figure.savefig(path, dpi=70)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output-dir", default="outputs/scale")
+    parser.add_argument("--quick", action="store_true", help="few and small numbers")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one[0], json.loads(args.one[1]))))
+        return
+    results = {study: grow(study, args.quick) for study in STUDIES}
+    text = "# Growth of time and memory\n\n`python examples/benchmarks/scale.py`, one thread.\n\n"
+    text += "\n".join(table(study, rows) for study, rows in results.items())
+    print("\n" + text)
+    os.makedirs(args.output_dir, exist_ok=True)
+    for name, content in (("scale.md", text), ("scale.json", json.dumps(results, indent=1) + "\n")):
+        with open(os.path.join(args.output_dir, name), "w", encoding="utf-8") as f:
+            f.write(content)
+    draw(results, os.path.join(args.output_dir, "scale.png"))
+
+
+if __name__ == "__main__":
+    main()
