@@ -499,6 +499,25 @@ def study_table(rows) -> list[str]:
     return lines
 
 
+def default_weight(results: dict[str, Any]) -> str:
+    """The largest weight of the study that costs little on every data set."""
+    affordable = [
+        {
+            row["weight"]
+            for row in part["study"]
+            if row["functional"] == "total_squared" and row["MSE"] <= 1.1 * part["study"][0]["MSE"]
+        }
+        for part in results.values()
+    ]
+    both = set.intersection(*affordable)
+    largest = f"is {max(both):g}" if both else "does not exist"
+    return (
+        "The largest weight of total_squared in this study that costs at most 10 % more error on "
+        f"both data sets {largest}; the default of `RicciAEConfig` is "
+        f"{RicciAEConfig(input_dim=(3,)).lambda_curv:g}."
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", default="outputs/seed_003")
@@ -531,6 +550,7 @@ def main():
         text += ["", f"The weights, from the first seed's autoencoder, {steps} steps:", ""]
         text += study_table(weights)
 
+    text += ["", "## The default weight", "", default_weight(results)]
     seconds = time.process_time() - begin
     quick = " --quick" if args.quick else ""
     intro = [
