@@ -71,10 +71,10 @@ MODELS = {
     "VAMP": {},
     "Adversarial_AE": {},
     "VAEGAN": {},
-    "RHVAE": {},
+    "RHVAE": {"n_lf": 1},
     "BrownianRVAE": {},
-    "RicciAE": {"curvature_every": 10},
-    "VAE_DLM": {},
+    "RicciAE": {"curvature_every": 20},
+    "VAE_DLM": {"hidden_dim": 200},
     "ERManifoldVAE": {"manifold": "torus({latent_dim})", "posterior": "normal"},
 }
 PRIORS = {
@@ -123,9 +123,10 @@ def sampler_configs(model, data, everything, seed):
         configs["IAF"] = IAFSamplerConfig()
         if isinstance(model, VAE):
             configs["TwoStageVAE"] = TwoStageVAESamplerConfig()
-        for metric in ("posterior", "pullback"):
+        # The metric of the decoder is small where images change little: motions there go far.
+        for metric, time_of_motion in (("posterior", 1.0), ("pullback", 0.01)):
             configs[f"BrownianMotion {metric}"] = BrownianMotionSamplerConfig(
-                metric=metric, time=1.0, seed=seed
+                metric=metric, time=time_of_motion, seed=seed
             )
     return configs
 
