@@ -120,28 +120,35 @@ def test_gradients_of_two_processes_are_those_of_one(digits, tmp_path, monkeypat
                 )
 
 
-def test_pythaes_trainer_is_not_for_several_processes_on_a_cpu(digits, tmp_path, monkeypatch):
-    """It gives DistributedDataParallel device_ids, which torch allows for GPUs only; with them, it
-    wants a GPU for each process. This is pythae's, with every model."""
-    import torch.distributed as dist
-
+@pytest.fixture
+def process_group(monkeypatch):
+    """A group of this process alone."""
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", "29591")
-    dist.init_process_group("gloo", rank=0, world_size=1)
-    try:
-        with pytest.raises(ValueError, match="device_ids"):
-            train(
-                CASES["VAE"].build(),
-                digits[:50],
-                tmp_path,
-                1,
-                world_size=2,
-                rank=0,
-                local_rank=0,
-                dist_backend="gloo",
-            )
-    finally:
-        dist.destroy_process_group()
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_pythaes_trainer_is_not_for_several_processes_on_a_cpu(digits, tmp_path, process_group):
+    """It gives DistributedDataParallel device_ids, which torch allows for GPUs only; with them, it
+    wants a GPU for each process. This is pythae's, with every model."""
+    fields = {"world_size": 2, "rank": 0, "local_rank": 0, "dist_backend": "gloo"}
+    with pytest.raises(ValueError, match="device_ids"):
+        train(CASES["VAE"].build(), digits[:50], tmp_path, 1, **fields)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if len(CASES[name].phases) > 1])
+def test_models_of_two_phases_are_not_for_several_processes(name, digits, process_group):
+    """pythae wraps models in a DistributedDataParallel that wants gradients of all parameters in
+    every step; those of one phase rest in the other. The model says so before training."""
+    x = torch.as_tensor(digits[:20])
+    parallel = torch.nn.parallel.DistributedDataParallel(CASES[name].build())
+    parallel({"data": x}, epoch=1).loss.backward()
+    with pytest.raises(RuntimeError, match="parameters that were not used"):
+        parallel({"data": x}, epoch=1)
+    with pytest.raises(ValueError, match="cannot be trained by several processes"):
+        CASES[name].build()({"data": x}, epoch=1, uses_ddp=True)
 
 
 def test_generation_split_over_seeds(digits, tmp_path_factory):

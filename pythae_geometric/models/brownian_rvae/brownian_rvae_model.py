@@ -403,8 +403,9 @@ class BrownianRVAE(GeometricModel):
     def _check_training(self, kwargs) -> None:
         if kwargs.get("uses_ddp"):
             raise ValueError(
-                "BrownianRVAE cannot be trained by several processes: each would place other "
-                "centres. Train it in one."
+                "BrownianRVAE cannot be trained by several processes: pythae's trainer wraps it in "
+                "a DistributedDataParallel that wants gradients of all parameters in every step, "
+                "and those of one phase rest in the other. Train it in one process."
             )
         size, K = kwargs.get("dataset_size"), self.model_config.num_centers
         if size is not None and size < K:
