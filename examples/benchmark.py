@@ -75,7 +75,11 @@ MODELS = {
     "BrownianRVAE": {},
     "RicciAE": {"curvature_every": 20},
     "VAE_DLM": {"hidden_dim": 200},
-    "ERManifoldVAE": {"manifold": "torus({latent_dim})", "posterior": "normal"},
+    "ERManifoldVAE": {
+        "manifold": "torus({latent_dim})",
+        "posterior": "normal",
+        "likelihood_std": 0.2,
+    },
 }
 PRIORS = {
     "VAMP": VAMPSamplerConfig,
