@@ -33,6 +33,7 @@ def execute(notebook, quick=False):
         RuntimeError: from the exception of a cell, naming the cell.
     """
     names, number = {"__name__": "__main__"}, 0
+    plt.close("all")  # figures that others left open are not the notebook's
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code":
             continue

@@ -516,7 +516,8 @@ def test_the_reproduction_script_runs(tmp_path):
     for name in ("Swiss roll", "Gaussians"):
         rows = results[name]["rows"]
         trainings = {row["training"] for row in rows}
-        assert {"none", "total_squared", "perelman_f", "perelman_w"} <= trainings
+        losses = {"total_squared, box", "total_squared, codes", "perelman_f", "perelman_w"}
+        assert {"none", *losses} <= trainings
         assert all(math.isfinite(v) for row in rows for v in row["measures"].values())
     assert "## Gaussians" in (tmp_path / "seed_003.md").read_text()
     for name in ("swiss_roll", "gaussians"):
