@@ -20,7 +20,9 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
         lambda_recon (float): The weight of the reconstruction error, at least 0. Default: 1.0
         lambda_curv (float): The weight of the functional. Negative: it is increased, which for
             :math:`\mathcal{F}` and :math:`\mathcal{W}` is the direction of the Ricci flow. 0: a
-            plain autoencoder. Default: 0.01
+            plain autoencoder. The default is one that all functionals bear; for "total_squared"
+            1 with ``points="encoded"`` is a good start where lengths in data space are about 1
+            (the study in ``examples/reproduce/seed_003.md``). Default: 0.01
         tau (float): The scale :math:`\tau > 0` of :math:`\mathcal{W}`, a squared length in data
             space. Default: 1.0
         points (str): Where the integrals are evaluated. ``"uniform"``: at points drawn uniformly in
