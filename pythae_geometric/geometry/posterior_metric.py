@@ -171,6 +171,28 @@ class PosteriorMetric(Metric):
         log_scale, G = self._scaled_tensor(z)
         return torch.diag_embed((-0.5 * log_scale).exp() * G.rsqrt())
 
+    def brownian_drift(self, z: torch.Tensor) -> torch.Tensor:
+        r"""Drift :math:`-\tfrac12 g^{jk} \Gamma^i_{jk}` of Brownian motion, ``[B, d]``.
+
+        For diagonal precisions in closed form: with :math:`D_l = \partial_l G_{ll} / G_{ll}` it is
+        :math:`-\tfrac12 G^{-1} (D - \nabla \log\sqrt{\det G})`, a few matrix products.
+        """
+        if not self._diagonal:
+            return super().brownian_drift(z)
+        log_scale, w, share = self._relative_weights(z)
+        y, G = z - self._origin, w @ self._tensors
+        # ∇ l_k = 2 (quadratic_k y + half_k), as in log_volume_and_grad.
+        quadratic, half = self._grad_weights.split(self.dim, dim=1)
+        dG = w @ (self._tensors * quadratic) * y + w @ (self._tensors * half)  # ½ ∂_l G_ll
+        a = w * (G.reciprocal() @ self._tensors.mT)
+        gradient = a @ quadratic * y + a @ half
+        if share is not None:
+            K = len(self.centroids)
+            common = (2 / self.dim - 1) * (share @ quadratic[:K] * y + share @ half[:K])
+            dG = dG + common * (w[:, :K] @ self._tensors[:K])
+            gradient = gradient + common * a[:, :K].sum(-1, keepdim=True)
+        return -(-log_scale).exp() / G * (dG / G - 0.5 * gradient)
+
     def extra_repr(self) -> str:
         kind = "diagonal" if self._diagonal else "full"
         return (

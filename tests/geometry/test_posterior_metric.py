@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pythae_geometric.geometry import PosteriorMetric
+from pythae_geometric.geometry import Metric, PosteriorMetric
 
 K, D = 12, 3
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -210,6 +210,22 @@ def test_additive_volumes_change_nothing_in_two_dimensions_or_for_one_centroid()
         paper, additive = (PosteriorMetric(c, P, 0.8, 0.02, 0.1, a) for a in (False, True))
         z = torch.randn(30, d, generator=g).double()
         torch.testing.assert_close(additive(z), paper(z))
+
+
+@ADDITIVE
+@pytest.mark.parametrize(
+    "spread, regularization, decay",
+    [(1.5, 0.0, 0.0), (1.5, 0.02, 0.0), (1.5, 0.02, 0.05), (8.0, 0.02, 0.0)],
+)
+def test_brownian_drift_equals_that_of_the_christoffel_symbols(
+    spread, regularization, decay, additive
+):
+    metric = make_metric(False, torch.float64, regularization, decay, additive=additive)
+    z = points(spread=spread).requires_grad_()
+    drift, expected = metric.brownian_drift(z), Metric.brownian_drift(metric, z)
+    assert torch.allclose(drift, expected, rtol=1e-9, atol=1e-12)
+    (value,), (reference,) = (torch.autograd.grad(d.sum(), z) for d in (drift, expected))
+    assert torch.allclose(value, reference, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("full", [False, True])
