@@ -296,7 +296,10 @@ def main() -> None:
         print(json.dumps(measure(args.one[0], json.loads(args.one[1]))))
         return
     results = {study: grow(study, args.quick) for study in STUDIES}
-    text = "# Growth of time and memory\n\n`python examples/benchmarks/scale.py`, one thread.\n\n"
+    text = (
+        "# Growth of time and memory\n\n`python examples/benchmarks/scale.py`, one thread; chains "
+        "of MetricUniformHMC of 10 steps of 5 leapfrogs, Brownian motions of 20 steps.\n\n"
+    )
     text += "\n".join(table(study, rows) for study, rows in results.items())
     print("\n" + text)
     os.makedirs(args.output_dir, exist_ok=True)

@@ -420,8 +420,8 @@ def tables(results, arguments):
         "has to jump, or to run back through all of the manifold. Frames of the group have no "
         "such cut. But nothing in the loss asks for continuity, or that the code go round once. "
         "Digits about their own centre change most with twice the angle (half a turn nearly gives "
-        "the image back), and codes go round twice, those of the VAE in a plane too; beside the "
-        "centre of the turn they change most with the angle itself.",
+        "the image back): where a code then goes round twice or tears, this is why, for the VAE in "
+        "a plane too. Beside the centre of the turn they change most with the angle itself.",
     ]
     return "\n".join(lines) + "\n"
 
