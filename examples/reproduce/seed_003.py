@@ -7,9 +7,8 @@ without curvature; from there it is trained for the same number of steps as it i
 each functional. All trainings are pythae's ``TrainingPipeline``, with AdamW. Writes
 ``seed_003.md``, ``seed_003.json`` and the pictures.
 
-The weight of the functional rises during the second training (:class:`Second`). A large constant
-weight freezes a surface that does not fit the data yet: it is flat early, and reconstruction then
-improves slowly. The study shows both.
+The weight of the functional rises during the second training (:class:`Second`): on the Gaussians
+large constant weights cost more error at equal curvature. The study shows both.
 
 The first training of the Swiss roll begins with a small piece of it, which grows over the surface
 as it is learned (:class:`Growing`): an autoencoder that sees the whole roll at once decides early
@@ -582,9 +581,10 @@ def default_weight(results: dict[str, Any]) -> str:
     return (
         "The largest weight in this study that costs at most 10 % more error on both data sets is, "
         f"for {'; '.join(text)}. The default of `RicciAEConfig`, {default:g} at points in the box, "
-        "is one that Perelman's functionals bear too. With total_squared it costs errors "
+        "is for total_squared: it costs errors "
         f"{' and '.join(f'{c:.2f}' for c, _ in of_default)} times that of none, for a mean R² "
-        f"{' and '.join(f'{g:.1f}' for _, g in of_default)} times lower ({', '.join(results)})."
+        f"{' and '.join(f'{g:.1f}' for _, g in of_default)} times lower ({', '.join(results)}). "
+        "What it costs with Perelman's functionals is in the rows above."
     )
 
 
