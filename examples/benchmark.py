@@ -4,14 +4,16 @@
 
 Two tables: all samplers that apply on one trained model (--samplers-on, a VAE), and all models,
 each with the sampler that has the least Fréchet distance on the validation images. Measures are on
-the test images. Writes benchmark_DATA.md, .json and pictures (a sample, the training image nearest
-to it, the model's reconstruction of that). Results are kept row by row in OUTPUT_DIR/rows: run the
-command again and only what is missing is computed; delete a file, or name other models, to add
-rows. On the digits it takes about a quarter of an hour on two cores.
+the test images. Samplers that give back the training data, or whose chains stay where they start,
+are marked and not chosen. Writes benchmark_DATA.md, .json and pictures (a sample, the training
+image nearest to it, the model's reconstruction of that). Results are kept row by row in
+OUTPUT_DIR/rows: run the command again and only what is missing is computed; delete a file, or name
+other models, to add rows. On the digits it takes about a quarter of an hour on two cores.
 """
 
 import argparse
 import concurrent.futures
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -41,12 +43,7 @@ from pythae.samplers import (
 )
 from pythae.trainers import BaseTrainerConfig
 
-from pythae_geometric import (
-    BrownianMotionSamplerConfig,
-    MetricUniformHMCSampler,
-    MetricUniformHMCSamplerConfig,
-    plotting,
-)
+from pythae_geometric import BrownianMotionSamplerConfig, MetricUniformHMCSamplerConfig, plotting
 from pythae_geometric._files import written_beside
 from pythae_geometric.evaluation import (
     class_f1,
@@ -59,6 +56,7 @@ from pythae_geometric.evaluation import (
     reconstruction_error,
     train_feature_network,
 )
+from pythae_geometric.samplers.posteriors import to_decoder_space
 
 # pythae's, then ours. Fields beyond those that all models share.
 MODELS = {
@@ -88,7 +86,11 @@ PRIORS = {
 }
 # On a machine that others use too, wall time says little.
 SECONDS = "wall_seconds" if DEVICE == "cuda" else "processor_seconds"
-MEASURES = ("frechet", "recall", "precision", "density", "coverage", "nearest")
+MEASURES = ("frechet", "recall", "precision", "density", "coverage", "nearest", "copies")
+# A copy is nearer to a training image, or its reconstruction, than this times a new image.
+COPY = 0.1
+# A sampler with more copies than this share, or more chains that did not move, is marked.
+MANY = 0.05
 
 
 def sampler_configs(model, data, everything, seed):
@@ -101,47 +103,48 @@ def sampler_configs(model, data, everything, seed):
     configs = {
         first[0]: first[1],
         "GaussianMixture": GaussianMixtureSamplerConfig(n_components=10),
+        "MetricUniformHMC": MetricUniformHMCSamplerConfig(seed=seed),
     }
     with torch.no_grad():
         variances = "log_covariance" in model.encoder(data.train[:2].to(DEVICE))
     if variances and name != "BrownianRVAE":  # whose posterior is no Gaussian
-        faithful = MetricUniformHMCSamplerConfig(seed=seed)
-        sampler = MetricUniformHMCSampler(model, faithful)
-        sampler.fit(data.train)
-        half = float(sampler.metric.temperature) / 2
-        configs["MetricUniformHMC"] = faithful
-        configs["MetricUniformHMC ρ/2"] = MetricUniformHMCSamplerConfig(seed=seed, temperature=half)
-        for width in (1.4, 1.8):
-            configs[f"MetricUniformHMC additive {width}"] = MetricUniformHMCSamplerConfig(
-                num_centroids=min(len(data.train), 2000),
-                centroid_selection="random",
-                additive_volume=True,
-                temperature=width * model.latent_dim**0.5,
-                mcmc_steps_nbr=20,
-                n_lf=5,
-                eps_lf=0.2,
-                seed=seed,
-            )
+        configs["MetricUniformHMC, paper"] = MetricUniformHMCSamplerConfig(
+            metric="posteriors", seed=seed
+        )
     if everything:
         configs["MAF"] = MAFSamplerConfig()
         configs["IAF"] = IAFSamplerConfig()
         if isinstance(model, VAE):
             configs["TwoStageVAE"] = TwoStageVAESamplerConfig()
-        # The metric of the decoder is small where images change little: motions there go far.
-        for metric, time_of_motion in (("posterior", 1.0), ("pullback", 0.01)):
+        for metric in ("posterior", "pullback"):
             configs[f"BrownianMotion {metric}"] = BrownianMotionSamplerConfig(
-                metric=metric, time=time_of_motion, seed=seed
+                metric=metric, seed=seed
             )
     return configs
+
+
+@torch.no_grad()
+def reconstructions(model, images):
+    """The decoded codes of images."""
+    parts = []
+    for batch in images.split(500):
+        code = to_decoder_space(model, model.encoder(batch.to(DEVICE)).embedding)
+        parts.append(model.decoder(code)["reconstruction"].cpu().reshape(batch.shape).clamp(0, 1))
+    return torch.cat(parts)
 
 
 class Judge:
     """The measures of generated images against the validation, and against the test images."""
 
-    def __init__(self, data, network):
+    def __init__(self, data, network, model):
         self.data, self.network = data, network
         self.real = {part: self.features(getattr(data, part)) for part in ("validation", "test")}
-        self.held_out = float(nearest_distances(data.test, data.train)[0].median())
+        # What a sample could copy, and how far from it new images are.
+        decoded = [reconstructions(model, images) for images in (data.train, data.test)]
+        self.known = [
+            (old, nearest_distances(new, old)[0].median())
+            for old, new in ((data.train, data.test), decoded)
+        ]
 
     def features(self, images):
         if self.network is None:
@@ -158,8 +161,10 @@ class Judge:
         real, fake = self.real[part], self.features(images)
         recall, precision = prd_scores(real, fake, seed=0)
         density, coverage = density_and_coverage(real, fake)
-        nearest = float(nearest_distances(images, self.data.train)[0].median()) / self.held_out
-        values = frechet_distance(real, fake), recall, precision, density, coverage, nearest
+        apart = [nearest_distances(images, old)[0] / new for old, new in self.known]
+        nearest = float(apart[0].median())
+        copies = float((torch.minimum(*apart) < COPY).double().mean())
+        values = frechet_distance(real, fake), recall, precision, density, coverage, nearest, copies
         return dict(zip(MEASURES, values, strict=True))
 
 
@@ -242,7 +247,7 @@ def trained_model(name, seed, args, data):
 
 
 def generate(model, config, count, data, folder, args):
-    """Samples of a sampler, fitted where it must be."""
+    """Samples of a sampler, fitted where it must be, and what it tells of its chains or paths."""
     flow = BaseTrainerConfig(
         output_dir=os.path.join(folder, "sampler"),
         num_epochs=args.flow_epochs,
@@ -257,7 +262,10 @@ def generate(model, config, count, data, folder, args):
         training_config=flow,
     )
     # Mixtures give their samples one component after another, and halves are measured apart.
-    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
+    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
+    found = getattr(pipeline.sampler, "diagnostics", None)
+    fields = [] if found is None else [f.name for f in dataclasses.fields(found) if f.repr]
+    return images, {name: getattr(found, name) for name in fields}
 
 
 def compare(name, seed, args):
@@ -267,13 +275,13 @@ def compare(name, seed, args):
     data = load_subset(args)
     rows = []
     model, result = trained_model(name, seed, args, data)
-    judge = Judge(data, feature_network(args, data))
+    judge = Judge(data, feature_network(args, data), model)
     if name == args.samplers_on:
         rows += references(model, judge, seed, args)
     count = 2 * min(len(data.test), args.samples)
     configs = sampler_configs(model, data, name == args.samplers_on, seed)
     for sampler, config in configs.items():
-        row = Row(args.output_dir, "sampler", name, sampler, seed)
+        row = Row(args.output_dir, "samples", name, sampler, seed)
         found = row.load()
         if found is None:
             found = {"model": name, "sampler": sampler, "seed": seed}
@@ -282,7 +290,9 @@ def compare(name, seed, args):
             try:
                 folder = os.path.join(args.output_dir, "models", f"{name}-{seed}")
                 with measured() as figures:
-                    images = generate(model, config, count, data, folder, args)
+                    images, found["diagnostics"] = generate(
+                        model, config, count, data, folder, args
+                    )
                 found |= figures | judge.measure(images)
             except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
                 found["error"] = str(error).strip().splitlines()[0] if str(error) else repr(error)
@@ -297,9 +307,7 @@ def compare(name, seed, args):
 def references(model, judge, seed, args):
     """What the measures give for training images, and for reconstructions of held-out ones."""
     data, rows = judge.data, []
-    with torch.no_grad():
-        z = [model.encoder(b.to(DEVICE)).embedding for b in (data.validation, data.test)]
-        decoded = [model.decoder(code)["reconstruction"].cpu() for code in z]
+    decoded = [reconstructions(model, images) for images in (data.validation, data.test)]
     few = min(map(len, decoded))
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
     cases = {
@@ -307,7 +315,7 @@ def references(model, judge, seed, args):
         "(reconstructions)": torch.cat([part[:few] for part in decoded]),
     }
     for name, images in cases.items():
-        row = Row(args.output_dir, "sampler", args.samplers_on, name, seed)
+        row = Row(args.output_dir, "samples", args.samplers_on, name, seed)
         found = row.load() or row.save(
             {"model": args.samplers_on, "sampler": name, "seed": seed, **judge.measure(images)}
         )
@@ -345,11 +353,9 @@ def draw(model, images, data, name, sampler, args, count=12):
     images = images[:count].detach().cpu().reshape(-1, *data.test.shape[1:]).clamp(0, 1)
     _, nearest = nearest_distances(images, data.train)
     near = data.train[nearest]
-    with torch.no_grad():
-        rebuilt = model.decoder(model.encoder(near.to(DEVICE)).embedding)["reconstruction"].cpu()
     folder = os.path.join(args.output_dir, "samples")
     os.makedirs(folder, exist_ok=True)
-    cells = torch.stack([images, near, rebuilt.reshape(images.shape)])
+    cells = torch.stack([images, near, reconstructions(model, near)])
     key = Row("", name, sampler).path.split(os.sep)[-1].removesuffix(".json")
     torch.save(cells, os.path.join(folder, f"{key}.pt"))
 
@@ -386,23 +392,41 @@ def spread(values, digits):
     values = [value for value in values if value is not None]
     if not values:
         return "—"
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.{digits}f} ± {deviation:.{digits}f}"
+    deviation = f"{statistics.stdev(values):.{digits}f}" if len(values) > 1 else "—"
+    return f"{statistics.fmean(values):.{digits}f} ± {deviation}"
 
 
-HEADER = "Fréchet ↓ | F8 ↑ | F1/8 ↑ | density | coverage ↑ | nearest | seconds | MB"
-DIGITS = (2, 3, 3, 2, 3, 2)
+HEADER = (
+    "Fréchet ↓ | F8 ↑ | F1/8 ↑ | density | coverage ↑ | nearest | copies | acceptance | "
+    "seconds | MB"
+)
+DIGITS = (2, 3, 3, 2, 3, 2, 3)
 
 
-def cells(rows):
+def heading(columns):
+    return [f"| {columns} |", "|---" * (columns.count("|") + 1) + "|"]
+
+
+def line(sampler, rows):
+    """The name of a sampler, marked if it copies, and its figures."""
     if any("error" in row for row in rows):
         error = next(row["error"] for row in rows if "error" in row)
-        return f"does not apply: {error.partition(':')[0][:80]} |" + " — |" * 7
+        return f"{sampler} | does not apply: {error.partition(':')[0][:80]} |" + " — |" * 9
     measures = [
         spread([row["test"][m] for row in rows], d) for m, d in zip(MEASURES, DIGITS, strict=True)
     ]
+    chains = [row.get("diagnostics", {}) for row in rows]
+    measures.append(spread([found.get("acceptance_rate") for found in chains], 2))
     costs = [spread([row.get(key) for row in rows], 1) for key in (SECONDS, "megabytes")]
-    return " | ".join(measures + costs) + " |"
+    return " | ".join([sampler + " †" * copying(rows), *measures, *costs]) + " |"
+
+
+def copying(rows):
+    """Whether many samples of a sampler are copies, or many of its chains did not move."""
+    copies = [row[part]["copies"] for row in rows for part in ("validation", "test")]
+    chains = [row.get("diagnostics", {}) for row in rows]
+    starts = [found["at_start"] / found["number"] for found in chains if "at_start" in found]
+    return any(statistics.fmean(shares) > MANY for shares in (copies, starts or [0]))
 
 
 def grouped(rows):
@@ -414,13 +438,16 @@ def grouped(rows):
 
 
 def best_samplers(groups):
-    """For each model, the sampler with the least mean Fréchet distance on the validation images."""
+    """For each model, the sampler with the least mean Fréchet distance on the validation images,
+    of those that do not copy."""
     best = {}
     for name, samplers in groups.items():
         scores = {
             sampler: statistics.fmean(row["validation"]["frechet"] for row in rows)
             for sampler, rows in samplers.items()
-            if not sampler.startswith("(") and not any("error" in row for row in rows)
+            if not sampler.startswith("(")
+            and not any("error" in row for row in rows)
+            and not copying(rows)
         }
         if scores:
             best[name] = min(scores, key=scores.get)
@@ -441,21 +468,24 @@ def report(models, rows, command, minutes, args):
         f"{args.seeds} seeds of training and sampling, on one split of the data. Fréchet distance, "
         "F8 (recall), F1/8 (precision), density and coverage against the test images in the "
         f"features of {features}; nearest: median distance of a sample to the nearest training "
-        "image, that of a test image being 1 (much less: copies). Seconds (of "
+        "image, that of a test image being 1. Copies: share of samples that all but coincide with "
+        "a training image or with the decoded code of one, at less than "
+        f"{100 * COPY:.0f} % of the distance of a test image, or of its decoded code, to the "
+        "nearest (medians). Acceptance: of the proposals of chains; a dash where a sampler has "
+        f"none, or does not tell. †: more than {100 * MANY:.0f} % of the samples are copies, or of "
+        "the chains ended where they started; such a sampler is not chosen. MAF and IAF train for "
+        f"{args.flow_epochs} epochs. Seconds (of "
         f"{'wall time' if DEVICE == 'cuda' else 'the processor'}) and megabytes are those of "
-        "fitting and sampling; memory that the process holds from before "
-        "is not counted.",
+        "fitting and sampling; memory that the process holds from before is not counted.",
     ]
     if args.samplers_on in groups:
-        lines += ["", f"## Samplers on one {args.samplers_on}", "", f"| sampler | {HEADER} |"]
-        lines.append("|---" * 9 + "|")
-        lines += [f"| {s} | {cells(r)}" for s, r in groups[args.samplers_on].items()]
+        lines += ["", f"## Samplers on one {args.samplers_on}", "", *heading(f"sampler | {HEADER}")]
+        lines += [f"| {line(s, r)}" for s, r in groups[args.samplers_on].items()]
     lines += [
         "",
         "## Models, each with the sampler that is best on the validation images",
         "",
-        f"| model | sampler | {HEADER} | training s | training MB | MSE ↓ | NLL ↓ | F1 ↑ |",
-        "|---" * 15 + "|",
+        *heading(f"model | sampler | {HEADER} | training s | training MB | MSE ↓ | NLL ↓ | F1 ↑"),
     ]
     for name, sampler in best.items():
         own = [m for m in models if m["model"] == name]
@@ -463,9 +493,7 @@ def report(models, rows, command, minutes, args):
         keeps = [spread([m[key] for m in own], d) for key, d in (("reconstruction", 4), ("nll", 2))]
         keeps.append(spread([m["f1"] for m in own], 3))
         lines.append(
-            f"| {name} | {sampler} | {cells(groups[name][sampler])} "
-            + " | ".join(costs + keeps)
-            + " |"
+            f"| {name} | {line(sampler, groups[name][sampler])} " + " | ".join(costs + keeps) + " |"
         )
     lines += [
         "",
@@ -476,12 +504,11 @@ def report(models, rows, command, minutes, args):
         "",
         "## All samplers of all models",
         "",
-        f"| model | sampler | {HEADER} |",
-        "|---" * 10 + "|",
+        *heading(f"model | sampler | {HEADER}"),
     ]
     for name, samplers in groups.items():
         if name != args.samplers_on:
-            lines += [f"| {name} | {s} | {cells(r)}" for s, r in samplers.items()]
+            lines += [f"| {name} | {line(s, r)}" for s, r in samplers.items()]
     return "\n".join(lines) + "\n", best, groups
 
 

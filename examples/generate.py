@@ -3,8 +3,10 @@
     python examples/generate.py --model-folder FOLDER --sampler MetricUniformHMC --data digits
     python examples/generate.py --model-folder FOLDER --sampler my_sampler.json --data mnist
 
-FOLDER is what train.py printed. Samplers that are fitted are fitted on the training data. Writes
-images 00000000.png and on, and grid.png, where there is matplotlib, in the output folder.
+FOLDER is what train.py printed. A sampler's name stands for its defaults; a JSON file sets more:
+{"name": "MetricUniformHMCSamplerConfig", "metric": "posteriors"} is the setting of the paper.
+Samplers that are fitted are fitted on the training data. Writes images 00000000.png and on, and
+grid.png, where there is matplotlib, in the output folder.
 """
 
 import argparse
@@ -48,7 +50,11 @@ def main():
             "printed, which ends in final_model."
         )
     data = load_data(args.data, args.data_dir)
-    config = make_sampler_config(args.sampler, seed=args.seed)
+    try:
+        config = make_sampler_config(args.sampler, seed=args.seed)
+    except ValueError as error:
+        reasons = [e["msg"] for e in error.errors()] if hasattr(error, "errors") else [error]
+        raise SystemExit(f"--sampler {args.sampler}: {'; '.join(map(str, reasons))}") from None
     model = AutoModel.load_from_folder(args.model_folder).eval()
     expected = tuple(model.model_config.input_dim)
     if tuple(data.train.shape[1:]) != expected:

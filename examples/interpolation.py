@@ -106,7 +106,8 @@ def main():
     ends = [torch.stack([medoid(x, means, labels, pair[i]) for pair in PAIRS]) for i in (0, 1)]
     background = means, labels
 
-    sampler = MetricUniformHMCSampler(model, MetricUniformHMCSamplerConfig(seed=0))
+    config = MetricUniformHMCSamplerConfig(metric="posteriors", seed=0)
+    sampler = MetricUniformHMCSampler(model, config)
     sampler.fit(x)
     posterior = sampler.metric
     file = os.path.join(folder, "potential.png")

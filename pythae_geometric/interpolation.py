@@ -41,7 +41,7 @@ def interpolate(
             ``"potential"``: the curve that minimises :math:`1 / \sqrt{\det G}` along the way
             (Chadebec and Allassonnière, NeurIPS 2022), which keeps to where data are.
         metric: of the latent space; None: the pullback of the Euclidean metric by the decoder. A
-            fitted sampler's ``metric`` is the one that the paper draws its potential from.
+            fitted sampler's ``metric``; with ``metric="posteriors"`` it is the paper's.
         granularity: number of points on each strip, at least 2.
         nodes: number of steps of the curves' discretisation, even.
 

@@ -77,6 +77,18 @@ def test_configs_are_read_from_files(tmp_path, capsys):
     assert json.loads((folder / "model_config.json").read_text())["latent_dim"] == 3
     assert json.loads((folder / "training_config.json").read_text())["num_epochs"] == 1
 
+    def generate(**fields):
+        config = {"name": "MetricUniformHMCSamplerConfig", **fields}
+        (tmp_path / "sampler.json").write_text(json.dumps(config))
+        return ("generate.py", "--quick", "--model-folder", folder, "--sampler",
+                tmp_path / "sampler.json", "--output-dir", tmp_path / "generated")  # fmt: skip
+
+    run(*generate(num_centroids=5))
+    assert last_line(capsys).startswith("16 images in")
+    assert "has no field 'colour'" in error_of(*generate(colour="green"))
+    error = error_of(*generate(decay=1.0))
+    assert "decay=1.0 belongs to metric='posteriors'" in error and "\n" not in error
+
 
 @pytest.mark.parametrize("model, networks", [("AE", "convnet"), ("VAE", "resnet")])
 def test_users_files_and_benchmark_networks(model, networks, tmp_path, capsys):
@@ -120,15 +132,18 @@ def test_benchmark_goes_on_where_it_was(tmp_path, capsys):
     results = json.loads((tmp_path / "benchmark_digits.json").read_text())
     samplers = [row["sampler"] for row in results["samplers"]]
     assert samplers[:4] == ["(training images)", "(reconstructions)", "Normal", "GaussianMixture"]
+    assert samplers[4] == "MetricUniformHMC"
     # Training images are copies; what was just trained for two epochs is not.
     nearest = [row["test"]["nearest"] for row in results["samplers"][:4]]
     assert nearest[0] == 0 and min(nearest[1:]) > 0.5
+    assert [row["test"]["copies"] for row in results["samplers"][:3]] == [1, 0, 0]
     for name in ("samplers", "models"):
         assert (tmp_path / f"benchmark_digits_{name}.png").stat().st_size > 5000
     # The best sampler is chosen on the validation images.
     valid = {row["sampler"]: row["validation"]["frechet"] for row in results["samplers"][2:]
              if "error" not in row}  # fmt: skip
     table = (tmp_path / "benchmark_digits.md").read_text()
+    assert "\n| (training images) † | " in table and "± 0.00" not in table
     assert f"\n| RicciAE | {min(valid, key=valid.get)} | " in table
 
     run(*arguments, "AE", "--samplers-on", "RicciAE")
@@ -143,18 +158,29 @@ def test_samples_are_in_no_order(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     benchmark = importlib.import_module("benchmark")
     ordered = torch.arange(200)
-    monkeypatch.setattr(benchmark, "GenerationPipeline", lambda *_: lambda **_: ordered)
+
+    class Pipeline(types.SimpleNamespace):
+        def __call__(self, **_):
+            return ordered
+
+    monkeypatch.setattr(benchmark, "GenerationPipeline", lambda *_: Pipeline(sampler=None))
     data = types.SimpleNamespace(train=None, validation=None)
-    images = benchmark.generate(None, None, 200, data, "", types.SimpleNamespace(flow_epochs=1))
+    images, _ = benchmark.generate(None, None, 200, data, "", types.SimpleNamespace(flow_epochs=1))
     assert torch.equal(images.sort().values, ordered)
     # Hypergeometric, of standard deviation 3.5.
     assert abs(int((images[:100] < 100).sum()) - 50) < 15
 
 
-def test_studies_of_seed_002(tmp_path, capsys):
-    run("reproduce/seed_002.py", "--quick", "--output-dir", tmp_path)
-    text = (tmp_path / "seed_002.md").read_text()
-    for line in ("| 100 | HMC |", "| 0.01 | HMC |", "| 100 | prior |", "| IWAE | prior |"):
-        assert line in text
-    for name in ("studies", "interpolation"):
-        assert (tmp_path / f"seed_002_{name}.png").stat().st_size > 5000
+def test_samplers_that_copy_are_not_chosen(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    benchmark = importlib.import_module("benchmark")
+
+    def row(frechet, copies, at_start=0):
+        measures = {"frechet": frechet, "copies": copies}
+        chains = {"at_start": at_start, "number": 100}
+        return [{"validation": measures, "test": measures, "diagnostics": chains}]
+
+    samplers = {"(training images)": row(0, 1), "copies": row(1, 0.06), "stays": row(2, 0, 6)}
+    samplers |= {"fails": [{"error": "flat"}], "moves": row(3, 0.04, 4), "prior": row(4, 0)}
+    assert benchmark.best_samplers({"VAE": samplers}) == {"VAE": "moves"}

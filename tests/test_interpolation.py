@@ -15,9 +15,13 @@ def pairs(digits):
     return torch.as_tensor(digits[:3]), torch.as_tensor(digits[10:13])
 
 
-@pytest.mark.parametrize("path", ["line", "geodesic", "potential"])
-def test_strips_run_from_one_point_to_the_other(trained, digits, pairs, path):
-    sampler = MetricUniformHMCSampler(trained, MetricUniformHMCSamplerConfig(num_centroids=20))
+@pytest.mark.parametrize(
+    ("path", "metric"),
+    [("line", None), ("geodesic", None), ("potential", "posteriors"), ("potential", "codes")],
+)
+def test_strips_run_from_one_point_to_the_other(trained, digits, pairs, path, metric):
+    config = MetricUniformHMCSamplerConfig(metric=metric or "posteriors", num_centroids=20)
+    sampler = MetricUniformHMCSampler(trained, config)
     sampler.fit(digits[:500])
     strip = interpolate(trained, *pairs, path, sampler.metric, granularity=7)
     assert strip.reconstructions.shape == (3, 7, 1, 8, 8)

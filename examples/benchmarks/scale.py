@@ -53,8 +53,9 @@ from pythae_geometric.geometry import ConvergenceWarning
 SECONDS, BYTES = 60, 12 * 2**30
 MODELS = ["VAE", "RicciAE", "ERManifoldVAE", "VAE_DLM", "BrownianRVAE"]
 STEPS = [f"step of {name}" for name in MODELS]
-HMC, POSTERIOR, PULLBACK = (
+CODES, HMC, POSTERIOR, PULLBACK = (
     "MetricUniformHMC",
+    "MetricUniformHMC, posteriors",
     "BrownianMotion, posterior",
     "BrownianMotion, decoder",
 )
@@ -65,26 +66,26 @@ STUDIES = {
         "d",
         [2, 4, 8, 16, 32, 64, 128],
         [*STEPS, "geodesics of BrownianRVAE, once an epoch"]
-        + [f"sample by {name}" for name in (HMC, POSTERIOR, PULLBACK)],
+        + [f"sample by {name}" for name in (CODES, HMC, POSTERIOR, PULLBACK)],
         {},
     ),
     "embeddings": (
         "points",
         [10**3, 10**4, 10**5, 10**6, 10**7],
-        [f"fit of {name}" for name in (HMC, POSTERIOR)],
+        [f"fit of {name}" for name in (CODES, HMC, POSTERIOR)],
         {},
     ),
     "side of the image": ("side", [8, 16, 32, 64, 128, 256], STEPS, {"d": 2, "batch": 16}),
     "centroids": (
         "centroids",
         [10, 100, 1000, 10_000],
-        [f"fit of {HMC}", f"sample by {HMC}"],
+        [f"{act} {name}" for act in ("fit of", "sample by") for name in (CODES, HMC)],
         {"points": 20_000},
     ),
     "samples": (
         "samples",
         [10**2, 10**3, 10**4, 10**5, 10**6],
-        [f"sample by {name}" for name in (HMC, POSTERIOR, PULLBACK)],
+        [f"sample by {name}" for name in (CODES, HMC, POSTERIOR, PULLBACK)],
         {"points": 1000, "d": 2},
     ),
 }
@@ -133,9 +134,13 @@ def step(name: str, d: int, batch: int, side: int):
 def sampler(name: str, d: int, points: int, centroids: int):
     """A sampler, not fitted, and its data."""
     model = VAE(VAEConfig(input_dim=(d,), latent_dim=d), encoder=Embeddings())
-    if name == HMC:
+    if name in (CODES, HMC):
         config = MetricUniformHMCSamplerConfig(
-            num_centroids=centroids, mcmc_steps_nbr=10, n_lf=5, seed=0
+            metric="codes" if name == CODES else "posteriors",
+            num_centroids=centroids,
+            mcmc_steps_nbr=10,
+            n_lf=5,
+            seed=0,
         )
         drawn = MetricUniformHMCSampler(model, config)
     else:

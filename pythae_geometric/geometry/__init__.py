@@ -35,6 +35,7 @@ from .heat_kernel import heat_kernel_log_prob
 from .hmc import HMCInfo, HMCResult, HMCState, hmc, hmc_step, leapfrog
 from .manifolds import Circle, Manifold, Product, SpecialOrthogonal3, Sphere, Torus
 from .metric import DegenerateMetricError, Metric
+from .mixture_metric import MixtureMetric
 from .posterior_metric import PosteriorMetric
 from .potential_path import potential_path
 from .pullback import PullbackMetric, StochasticPullbackMetric
@@ -49,6 +50,7 @@ __all__ = [
     "HMCState",
     "Manifold",
     "Metric",
+    "MixtureMetric",
     "PosteriorMetric",
     "Product",
     "PullbackMetric",

@@ -1,11 +1,41 @@
-"""Brownian motion of a metric."""
+r"""Brownian motion of a metric.
+
+Euler's method takes the metric as constant along a step. Where the metric changes within the
+length of a step, as near a place where a decoder is flat, a step can go far astray: the noise
+:math:`G^{-1/2} dW` was scaled by a metric that no longer holds where it leads. Before each step the
+metric is therefore looked at where a step of this length *could* end, and if it differs too much
+the step is halved. The look has noise of its own, so whether a step is halved does not depend on
+the noise that is then taken: choosing steps by their noise would bias the motion. Shortened steps
+divide the noise of the whole step by a Brownian bridge, whose parts are independent again.
+
+References:
+    E. P. Hsu, Stochastic Analysis on Manifolds, AMS 2002, section 3.3 (the equation).
+    J. G. Gaines, T. J. Lyons, Variable step size control in the numerical solution of stochastic
+    differential equations, SIAM J. Appl. Math. 57, 1997 (bridges; and why Euler's method must not
+    choose its steps by their noise).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from tqdm.auto import tqdm
 
 from .connection import brownian_drift
 from .curves import as_metric
 from .derivatives import Immersion, evaluation_mode
 from .metric import DegenerateMetricError, Metric
+
+# A step is too long if, from where it could end, a step of the same noise would differ from it by
+# more than this fraction of its length (root mean square over the noise).
+TOLERANCE = 0.5
+# The length of standard normal noise in d dimensions has mean sqrt(d) and standard deviation
+# 1 / sqrt(2), nearly: the look ahead goes two deviations further, as far as long steps go.
+REACH = 2**0.5
+# A step is halved at most this often.
+HALVINGS = 4
+# Paths wait for each other only where the noise of their steps would need more numbers than this.
+MAX_NOISE = 2**22
 
 
 @torch.no_grad()
@@ -17,6 +47,7 @@ def brownian_motion(
     drift: bool = True,
     generator: torch.Generator | None = None,
     trajectory: bool = True,
+    halvings: int = HALVINGS,
 ) -> torch.Tensor:
     r"""Paths of Brownian motion, the diffusion with generator half the Laplacian of the metric.
 
@@ -24,21 +55,32 @@ def brownian_motion(
 
     .. math:: dz^i = -\tfrac12 g^{jk} \Gamma^i_{jk}\, dt + (G^{-1/2} dW)^i.
 
-    The law depends on the factor of the noise through its square :math:`G^{-1}` alone, so
-    :math:`L^{-\top}` with :math:`L L^\top = G` replaces the symmetric root. The law of the ends
-    has an error of order ``time / steps``. The paths are not differentiable.
+    The distribution depends on the factor of the noise through its square :math:`G^{-1}` alone, so
+    :math:`L^{-\top}` with :math:`L L^\top = G` replaces the symmetric root. The distribution of the
+    ends has an error of order ``time / steps``. The paths are not differentiable.
+
+    A path's step is halved, up to ``halvings`` times, where the metric changes too much within its
+    length: where, with :math:`y` a random place at which the step could end, the root mean square
+    over noise :math:`w` of :math:`|(L(y)^{-\top} - L(z)^{-\top}) w|` exceeds half of that of
+    :math:`|L(z)^{-\top} w|`, lengths being those of the metric at :math:`z`. Paths none of whose
+    steps are halved are the same as with ``halvings=0``, for the same seed.
 
     Without drift this is the random walk of the published code of R-VAE. It is no Brownian motion
-    of the metric: its law depends on the coordinates.
+    of the metric: its distribution depends on the coordinates.
 
     Args:
         immersion_or_metric: a map ``[B, d] -> [B, ...]`` or a metric.
         start: starting points, ``[B, d]``.
-        time: duration, a number or one for each path, ``[B]``; not negative.
+        time: duration, a number or one for each path, ``[B]``; not negative. In units of the
+            squared length of the metric: the squared distance gone is, for short times, ``d time``
+            in the mean.
         steps: number of steps of size ``time / steps``.
         drift: leave the drift out if False.
         generator: source of the randomness, on the device of ``start``.
-        trajectory: whether to return the way or the end only, which needs memory for one step.
+        trajectory: whether to return the way or the end only, which needs little memory.
+        halvings: how often a step may be halved, 0 or more; each doubles the work where the metric
+            is roughest. 0: all steps are equal, which saves a fifth of the work of a path that
+            needs no shorter ones.
 
     Returns:
         ``[steps + 1, B, d]``, or the end points ``[B, d]`` if not ``trajectory``.
@@ -61,6 +103,45 @@ def brownian_motion(
         (torch.Size([11, 1000, 2]), True)
     """
     metric = as_metric(immersion_or_metric)
+    return walk(metric, start, time, steps, drift, generator, trajectory, halvings, stop=False).path
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What happened to a batch of Brownian motions.
+
+    Attributes:
+        path: points at the times ``0, time / steps, ..., time``, ``[steps + 1, B, d]``, or the end
+            points ``[B, d]``.
+        stopped: which paths met a place where the metric is degenerate, or left the range of
+            floating-point numbers, and have stayed since at their last point before, ``[B]``.
+        shortened: which paths have taken shortened steps, ``[B]``.
+    """
+
+    path: torch.Tensor
+    stopped: torch.Tensor
+    shortened: torch.Tensor
+
+
+@torch.no_grad()
+def walk(
+    metric: Metric,
+    start: torch.Tensor,
+    time: float | torch.Tensor,
+    steps: int,
+    drift: bool = True,
+    generator: torch.Generator | None = None,
+    trajectory: bool = True,
+    halvings: int = HALVINGS,
+    stop: bool = True,
+    progress: bool = False,
+) -> Walk:
+    """Brownian motions as of :func:`brownian_motion`, and what happened to them.
+
+    Args:
+        stop: let a path stop where it cannot go on, while the others do. False: raise an error.
+        progress: show a progress bar over the steps where there is a terminal.
+    """
     if not isinstance(start, torch.Tensor) or not start.is_floating_point():
         raise TypeError("The starting points must be a floating-point tensor [B, d].")
     if start.ndim != 2 or start.shape[1] == 0:
@@ -69,31 +150,176 @@ def brownian_motion(
         raise ValueError("The starting points contain a value that is not finite.")
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a positive integer, got {steps}.")
-    dt = check_time(time, start, positive=False).unsqueeze(-1) / steps
+    if not isinstance(halvings, int) or halvings < 0:
+        raise ValueError(f"halvings must be an integer of at least 0, got {halvings}.")
+    dt = check_time(time, start, positive=False).expand(len(start)) / steps
 
-    z = start.detach().clone()
-    path = [z]
-    with evaluation_mode(metric):
-        for step in range(steps):
-            noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-            noise = dt.sqrt() * noise
-            try:
-                L = metric.cholesky(z)
-            except DegenerateMetricError as error:
-                raise DegenerateMetricError(
-                    f"In step {step + 1} of {steps} of a Brownian motion: {error} A motion over a "
-                    "shorter time goes less far."
-                ) from error
-            dz = torch.linalg.solve_triangular(L.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
-            z = z + dz + dt * brownian_drift(metric, z) if drift else z + dz
-            if not bool(torch.isfinite(z).all()):
-                raise ValueError(
-                    f"A path is no longer finite after step {step + 1} of {steps}: take more "
-                    "steps, or a shorter time."
+    paths = _Paths(metric, start.detach().clone(), dt, drift, halvings, steps, stop)
+    path = [paths.z.clone()]
+    block = max(1, MAX_NOISE // start.numel()) if len(start) else steps
+    # tqdm's None means: only where there is a terminal.
+    bar = tqdm(total=steps, desc="Steps", leave=False, disable=None if progress else True)
+    with evaluation_mode(metric), bar:
+        for first in range(0, steps, block):
+            noise = [
+                torch.randn(
+                    start.shape, generator=generator, dtype=start.dtype, device=start.device
                 )
+                for _ in range(min(block, steps - first))
+            ]
+            points = paths.take(torch.stack(noise), first, bar, trajectory)
             if trajectory:
-                path.append(z)
-    return torch.stack(path) if trajectory else z
+                path.append(points)
+    ends = torch.cat([path[0].unsqueeze(0), *path[1:]]) if trajectory else paths.z
+    return Walk(ends, paths.stopped, paths.shortened)
+
+
+class _Paths:
+    """A batch of paths, and the metric where they are.
+
+    Each path goes at its own pace through the steps whose noise is there: one that takes many small
+    steps does not make the others wait, and those that wait cost nothing.
+    """
+
+    def __init__(self, metric, z, dt, drift, halvings, steps, stop):
+        self.metric, self.drift, self.steps, self.stop = metric, drift, steps, stop
+        self.z, self.dt, self.shortest = z, dt, dt / 2**halvings
+        self.h = dt.clone()  # the length of each path's next step
+        self.shortened = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+        self.own = None
+        # The factor L [B, d, d] of the metric and the drift b [B, d] at the points.
+        self.L, self.b, defined = self._coefficients(z, torch.zeros_like(dt, dtype=torch.long))
+        self.stopped = ~defined
+
+    def take(self, noise, first, bar, trajectory):
+        """Steps ``first`` and on with standard normal noise ``[S, B, d]``; the points after each,
+        ``[S, B, d]``, if they are wanted."""
+        if self.own is None:
+            self.own = _stream_beside(noise[0])
+        S = len(noise)
+        noise = noise * self.dt.sqrt().unsqueeze(-1)
+        points = self.z.expand_as(noise).clone() if trajectory else None
+        at = torch.where(self.stopped | (self.dt == 0), S, 0)  # the step in which each path is
+        remaining = self.dt.clone()  # of its step
+        done = 0
+        while len(rows := (at < S).nonzero().squeeze(1)):
+            left = remaining[rows]
+            h = torch.minimum(self.h[rows], left)
+            too_long = self._too_long(rows, h)
+            self.h[rows] = torch.where(too_long, torch.maximum(h / 2, self.shortest[rows]), h)
+
+            rows, left, h = rows[~too_long], left[~too_long], h[~too_long]
+            step = at[rows]
+            # The noise of the part, given that of what is left of the step (a Brownian bridge).
+            share = (h / left).unsqueeze(-1)
+            dW = share * noise[step, rows]
+            is_part = h < left
+            if bool(is_part.any()):
+                spread = ((1 - share) * h.unsqueeze(-1)).sqrt()
+                dW = dW + spread * torch.empty_like(dW).normal_(generator=self.own)
+            y = _euler(self.z[rows], self.L[rows], self.b[rows], h, dW)
+            L, b, defined = self._coefficients(y, first + step)
+
+            self.shortened[rows] |= is_part
+            noise[step, rows] -= dW
+            good = rows[defined]
+            self.z[good], self.L[good], self.b[good] = y[defined], L[defined], b[defined]
+            # What is left of a step may be a rounding error: the next one is not to be that short.
+            self.h[rows] = torch.maximum(2 * h, self.shortest[rows])
+            remaining[rows] = torch.where(is_part, left - h, self.dt[rows])
+            at[rows] += (~is_part).long()
+            if trajectory:
+                points[step, rows] = self.z[rows]
+            bad = rows[~defined]
+            self.stopped[bad], at[bad] = True, S
+            if trajectory and len(bad):
+                after = torch.arange(S, device=step.device)[:, None] >= step[~defined]
+                points[:, bad] = torch.where(after[..., None], self.z[bad], points[:, bad])
+            least = int(at.min())
+            bar.update(least - done)
+            done = least
+        bar.update(S - done)
+        return points
+
+    def _too_long(self, rows, h):
+        """Whether the metric changes too much where steps ``h`` could end, ``[B]``.
+
+        What is looked at must not be the noise that the step will take, see the top of this file.
+        """
+        too_long = h > self.shortest[rows]
+        i = too_long.nonzero().squeeze(1)
+        if len(i) == 0:
+            return too_long
+        rows, h = rows[i], h[i]
+        z, L = self.z[rows], self.L[rows]
+        d = z.shape[1]
+        dW = torch.empty_like(z).normal_(generator=self.own)
+        dW = dW * (h.sqrt() * (d**0.5 + REACH) / dW.norm(dim=1)).unsqueeze(-1)
+        y = _euler(z, L, self.b[rows], h, dW)
+        L_y, defined, _ = _defined(self.metric.cholesky, y, d)
+        eye = torch.eye(d, dtype=z.dtype, device=z.device)
+        L_y = torch.where(defined[:, None, None], L_y, eye)
+        # In an orthonormal frame at z, in which the noise has the unit matrix for its factor.
+        change = torch.linalg.solve_triangular(L_y, L, upper=False) - eye
+        change = change.square().sum((-2, -1)) / d
+        too_long[i] = ~(defined & (change <= TOLERANCE**2))
+        return too_long
+
+    def _coefficients(self, z, step):
+        """``L [B, d, d]``, ``b [B, d]``, and at which points they are defined, ``[B]``."""
+
+        def evaluate(z):
+            L = self.metric.cholesky(z)
+            b = brownian_drift(self.metric, z) if self.drift else torch.zeros_like(z)
+            return torch.cat([L, b.unsqueeze(-1)], dim=-1)
+
+        both, defined, error = _defined(evaluate, z, z.shape[1] + 1)
+        if not self.stop and not bool(defined.all()):
+            where = f"step {int(step[~defined].min()) + 1} of {self.steps}"
+            if error is None:
+                raise ValueError(
+                    f"A path is no longer finite in {where}: take more steps, or a shorter time."
+                )
+            raise DegenerateMetricError(
+                f"In {where} of a Brownian motion: {error} A motion over a shorter time goes less "
+                "far."
+            ) from error
+        return both[..., :-1], both[..., -1], defined
+
+
+def _euler(z, L, b, h, dW):
+    noise = torch.linalg.solve_triangular(L.mT, dW.unsqueeze(-1), upper=True).squeeze(-1)
+    return z + noise + h.unsqueeze(-1) * b
+
+
+def _defined(evaluate: Callable, z: torch.Tensor, columns: int):
+    """Values ``[B, d, columns]`` of a function of the metric, at which points they are defined and
+    finite, ``[B]``, and the error of the first point where the metric is degenerate, or None.
+
+    A metric refuses a whole batch for one degenerate point: it is found by halving the batch.
+    """
+    B, d = z.shape
+    finite = torch.isfinite(z).all(-1)
+    values, error = z.new_full((B, d, columns), torch.nan), None
+    pending = [finite.nonzero().squeeze(1)]
+    while pending:
+        rows = pending.pop()
+        if len(rows) == 0:
+            continue
+        try:
+            values[rows] = evaluate(z[rows])
+        except DegenerateMetricError as refused:
+            error = error or refused
+            if len(rows) > 1:
+                pending += rows.tensor_split(2)
+    return values, torch.isfinite(values).flatten(1).all(1), error
+
+
+def _stream_beside(noise: torch.Tensor) -> torch.Generator:
+    """A stream of random numbers beside the one that gave ``noise``, which it takes nothing from:
+    paths keep their noise whether or not others need more."""
+    seed = noise.cpu().double().sum().view(torch.int64).item()
+    return torch.Generator(noise.device).manual_seed(seed)
 
 
 def check_time(time: float | torch.Tensor, z: torch.Tensor, positive: bool) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from typing import ClassVar
 
 import torch
@@ -54,6 +55,14 @@ class LatentSampler(BaseSampler):
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
         raise NotImplementedError
 
+    def _report(self) -> str | None:
+        """What went wrong in the last call of ``sample``, and what to do; None: nothing."""
+        return None
+
+    def _warn(self) -> None:
+        if message := self._report():
+            warnings.warn(message, stacklevel=3)
+
     def sample_latent(self, num_samples: int = 1, batch_size: int = 500) -> torch.Tensor:
         """Draw latent points, such that ``model.decoder`` takes them.
 
@@ -68,7 +77,9 @@ class LatentSampler(BaseSampler):
             RuntimeError: if the sampler is not fitted.
             ValueError: if a number is out of range.
         """
-        return torch.cat(list(self._batches(num_samples, batch_size)))
+        z = torch.cat(list(self._batches(num_samples, batch_size)))
+        self._warn()
+        return z
 
     def sample(
         self,
@@ -93,8 +104,8 @@ class LatentSampler(BaseSampler):
 
         Raises:
             RuntimeError: if the sampler is not fitted.
-            ValueError: if a number is out of range, if images are wanted of data that are none, or
-                ``save_sampler_config`` without ``output_dir``.
+            ValueError: if a number is out of range, if images are wanted of data that are none, if
+                ``save_sampler_config`` comes without ``output_dir``, or if the decoder gives NaN.
             OSError: if ``output_dir`` cannot be written.
         """
         if save_sampler_config and output_dir is None:
@@ -122,6 +133,7 @@ class LatentSampler(BaseSampler):
                 generated.append(x)
         if save_sampler_config:
             self.save(output_dir)
+        self._warn()
         if return_gen:
             return torch.cat(generated)
         return None
@@ -242,4 +254,12 @@ class LatentSampler(BaseSampler):
         z = z.to(self.device, self.dtype)
         if len(z) == 0:  # not every network takes an empty batch
             return self._decode(z.new_zeros(1, z.shape[1]))[:0]
-        return self.model.decoder(z)["reconstruction"].detach()
+        x = self.model.decoder(z)["reconstruction"].detach()
+        bad = ~torch.isfinite(x).flatten(1).all(1)
+        if bool(bad.any()):
+            raise ValueError(
+                f"The decoder of {self.model.model_name} gives NaN or infinity for "
+                f"{int(bad.sum())} of {len(x)} samples, and these are not saved: its training has "
+                "diverged. Train it again, with a smaller learning rate."
+            )
+        return x

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from pythae.data.datasets import collate_dataset_output
-from pythae.models import VAE_IAF, BaseAE, PoincareVAE, VAE_LinNF
+from pythae.models import SVAE, VAE_IAF, BaseAE, PoincareVAE, VAE_LinNF
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -38,6 +38,14 @@ def embed(model: BaseAE, data, batch_size: int, device: str, dtype: torch.dtype)
     return _encode(model, data, batch_size, device, dtype, lambda *given: _code(*given)[:1])[0]
 
 
+def encode_any(
+    model: BaseAE, data, batch_size: int, device: str, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Codes ``[N, d]`` of a data set, and the log variances where the encoder gives them."""
+    codes, *more = _encode(model, data, batch_size, device, dtype, _code_and_variance)
+    return codes, more[0] if more else None
+
+
 @torch.no_grad()
 def _encode(model, data, batch_size, device, dtype, read) -> list[torch.Tensor]:
     """What ``read(model, x)`` gives of each batch, joined."""
@@ -69,8 +77,9 @@ def _encode(model, data, batch_size, device, dtype, read) -> list[torch.Tensor]:
 def to_decoder_space(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
     """Carry points of the space of the posteriors to the space that the decoder takes.
 
-    The two differ in pythae's models with a normalizing flow after the posterior, and in the
-    Poincaré VAE, whose points are projected on its ball.
+    The two differ in pythae's models with a normalizing flow after the posterior, in the Poincaré
+    VAE, whose points are projected on its ball, and in the SVAE, whose codes lie on the unit
+    sphere.
     """
     if isinstance(model, VAE_IAF):
         return model.iaf_flow.inverse(z).out
@@ -81,6 +90,8 @@ def to_decoder_space(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
     if isinstance(model, PoincareVAE):
         radius = (1 - 1e-3) / model.model_config.curvature**0.5
         return z * (radius / z.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+    if isinstance(model, SVAE):
+        return z / z.norm(dim=-1, keepdim=True)
     return z
 
 
@@ -144,8 +155,8 @@ def _posterior(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     if "log_covariance" not in encoded:
         raise TypeError(
             f"The encoder of {model.model_name} gives {', '.join(encoded)} but no log_covariance: "
-            "there are no posterior covariances to make a metric of. Use a variational model (VAE, "
-            "IWAE, VAMP, ...), or another sampler, such as pythae's GaussianMixtureSampler."
+            "there are no posterior covariances to make a metric of. Take the metric of the codes "
+            "(metric='codes', the default of MetricUniformHMCSampler), or a variational model."
         )
     log_var = encoded["log_covariance"]
     if log_var.shape != mean.shape:
@@ -156,6 +167,15 @@ def _posterior(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
         )
     _check_posterior(model, log_var)
     return mean, log_var
+
+
+def _code_and_variance(model: BaseAE, x: torch.Tensor) -> list[torch.Tensor]:
+    mean, encoded = _code(model, x)
+    log_var = encoded.get("log_covariance")
+    if log_var is None or log_var.shape != mean.shape:
+        return [mean]
+    _check_posterior(model, log_var)
+    return [mean, log_var]
 
 
 def _check_posterior(model: BaseAE, value: torch.Tensor) -> None:

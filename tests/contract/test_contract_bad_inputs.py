@@ -32,6 +32,9 @@ nan, inf = math.nan, math.inf
 NUMBERS = ("many", None, [1], nan)  # no numbers at all, for fields that must be one
 POSITIVE = (*NUMBERS, 0, -1, inf)
 COUNT = (*NUMBERS, 0, -1, 1.5)
+# Of fields that may be None: it is chosen from the data.
+OPTIONAL_POSITIVE = tuple(value for value in POSITIVE if value is not None)
+OPTIONAL_COUNT = tuple(value for value in COUNT if value is not None)
 CONFIGS = {
     BrownianRVAEConfig: {
         "latent_dim": COUNT,
@@ -80,24 +83,33 @@ CONFIGS = {
         "gradient_clip": ("many", [1], nan, 0, -1, inf),
     },
     MetricUniformHMCSamplerConfig: {
-        "num_centroids": COUNT,
+        "metric": ("flat", None, 3),
+        "num_centroids": OPTIONAL_COUNT,
         "centroid_selection": ("best", None, 3),
-        "temperature": ("hot", [1], nan, 0, -1, inf),
+        "temperature": OPTIONAL_POSITIVE,
         "target_acceptance": (*NUMBERS, 0, 1, -1, 2),
         "regularization": (*NUMBERS, -1, inf),
         "decay": (*NUMBERS, -1, inf),
-        "mcmc_steps_nbr": COUNT,
-        "n_lf": COUNT,
-        "eps_lf": POSITIVE,
+        "mcmc_steps_nbr": OPTIONAL_COUNT,
+        "n_lf": OPTIONAL_COUNT,
+        "eps_lf": OPTIONAL_POSITIVE,
         "warmup_steps": (*NUMBERS, -1, 1.5),
         "seed": ("lucky", -1, 1.5, nan),
     },
     BrownianMotionSamplerConfig: {
         "metric": ("flat", None, 3),
-        "time": ("long", [1], nan, 0, -1, inf),
+        "time": OPTIONAL_POSITIVE,
         "steps": COUNT,
         "seed": ("lucky", -1, 1.5, nan),
     },
+}
+# What belongs to metric="posteriors" of the MetricUniformHMCSampler alone.
+OF_POSTERIORS = {
+    "centroid_selection": "random",
+    "regularization": 1.0,
+    "decay": 0.1,
+    "additive_volume": True,
+    "warmup_steps": 5,
 }
 FIELDS = [
     pytest.param(config, field, value, id=f"{config.__name__}-{field}-{value}")
@@ -109,7 +121,20 @@ FIELDS = [
 
 @pytest.mark.parametrize(("config", "field", "value"), FIELDS)
 def test_fields_of_configs(config, field, value, refused):
-    refused((ValueError, ValidationError), field, lambda: config(**{field: value}))
+    # Where a field belongs to one metric, it is the value that is to be refused.
+    of_posteriors = config is MetricUniformHMCSamplerConfig and field in OF_POSTERIORS
+    others = {"metric": "posteriors"} if of_posteriors else {}
+    refused((ValueError, ValidationError), field, lambda: config(**{**others, field: value}))
+
+
+@pytest.mark.parametrize("field", OF_POSTERIORS)
+def test_fields_of_another_metric(field, refused):
+    fields = {field: OF_POSTERIORS[field]}
+    words = rf"{field}=.* belongs to metric='posteriors'"
+    refused(ValueError, words, lambda: MetricUniformHMCSamplerConfig(**fields))
+    loaded = MetricUniformHMCSamplerConfig.from_dict
+    refused(ValueError, words, lambda: loaded({**fields, "metric": "codes"}))
+    assert getattr(loaded({**fields, "metric": "posteriors"}), field) == fields[field]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -299,10 +324,10 @@ DATA = {
 
 
 @pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("kind", ["uniform", "pullback"])
+@pytest.mark.parametrize("kind", ["codes", "posteriors", "pullback"])
 def test_data_of_samplers(kind, data, vae, refused):
-    if kind == "uniform":
-        config = MetricUniformHMCSamplerConfig(num_centroids=10)
+    if kind != "pullback":
+        config = MetricUniformHMCSamplerConfig(metric=kind, num_centroids=10)
         sampler = MetricUniformHMCSampler(vae, config)
     else:
         config = BrownianMotionSamplerConfig(metric="pullback", time=1.0)

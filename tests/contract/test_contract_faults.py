@@ -101,11 +101,13 @@ train(case.build(), np.load(sys.argv[2]), sys.argv[3], case.epochs, steps_saving
     assert torch.isfinite(seeded(model.eval(), {"data": torch.as_tensor(digits[:5])}).loss)
 
 
-@pytest.fixture
-def sampler(digits, tmp_path_factory, tmp_path):
+@pytest.fixture(params=["codes", "posteriors"])
+def sampler(request, digits, tmp_path_factory, tmp_path):
     """A fitted sampler in a folder, and its model."""
     model = AutoModel.load_from_folder(run_of(CASES["VAE"], False, digits, tmp_path_factory).final)
-    config = MetricUniformHMCSamplerConfig(num_centroids=10, mcmc_steps_nbr=2, n_lf=2, seed=0)
+    config = MetricUniformHMCSamplerConfig(
+        metric=request.param, num_centroids=10, mcmc_steps_nbr=2, n_lf=2, seed=0
+    )
     fitted = MetricUniformHMCSampler(model, config)
     fitted.fit(digits[:100])
     fitted.save(tmp_path / "sampler")

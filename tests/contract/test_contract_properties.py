@@ -143,30 +143,41 @@ CONFIGS = {
         "regularization": positive,
     },
     MetricUniformHMCSamplerConfig: {
-        "num_centroids": sizes,
+        "num_centroids": st.none() | sizes,
         "temperature": st.none() | positive,
-        "regularization": positive,
-        "decay": st.floats(0, 1e6),
-        "n_lf": sizes,
-        "eps_lf": positive,
+        "mcmc_steps_nbr": st.none() | sizes,
+        "n_lf": st.none() | sizes,
+        "eps_lf": st.none() | positive,
+        "target_acceptance": st.floats(0.1, 0.9),
         "seed": st.none() | st.integers(0, 2**32 - 1),
     },
     BrownianMotionSamplerConfig: {
-        "metric": st.sampled_from(["pullback", "posterior"]),
-        "time": positive,
+        "metric": st.sampled_from(["model", "pullback", "posterior"]),
+        "time": st.none() | positive,
         "steps": sizes,
         "drift": st.booleans(),
         "seed": st.none() | st.integers(0, 2**32 - 1),
     },
 }
 
+# More fields, where another one has a certain value.
+OF_POSTERIORS = {
+    **CONFIGS[MetricUniformHMCSamplerConfig],
+    "centroid_selection": st.sampled_from(["kmedoids", "sklearn-extra", "random"]),
+    "regularization": st.floats(0, 1e6),
+    "decay": st.floats(0, 1e6),
+    "additive_volume": st.booleans(),
+    "warmup_steps": st.integers(0, 9),
+}
+KINDS = [(config, {}, fields) for config, fields in CONFIGS.items()]
+KINDS.append((MetricUniformHMCSamplerConfig, {"metric": "posteriors"}, OF_POSTERIORS))
 
-@pytest.mark.parametrize("config", CONFIGS)
-def test_configs_come_back_from_json(config, tmp_path):
-    @given(st.fixed_dictionaries({}, optional=CONFIGS[config]))
+
+@pytest.mark.parametrize(("config", "fixed", "others"), KINDS)
+def test_configs_come_back_from_json(config, fixed, others, tmp_path):
+    @given(st.fixed_dictionaries({}, optional=others))
     def comes_back(fields):
-        if config is BrownianMotionSamplerConfig:
-            fields = {"metric": "pullback", "time": 1.0, **fields}
+        fields = {**fixed, **fields}
         written = config(**fields)
         written.save_json(str(tmp_path), "config")
         read = config.from_json_file(str(tmp_path / "config.json"))

@@ -27,10 +27,18 @@ from pythae_geometric import (
     MetricUniformHMCSamplerConfig,
 )
 
-HMC = {"num_centroids": 10, "mcmc_steps_nbr": 3, "n_lf": 2, "seed": 0}
 MOTION = {"steps": 5, "seed": 0}
 SAMPLERS = {
-    "uniform": (MetricUniformHMCSampler, MetricUniformHMCSamplerConfig, HMC),
+    "uniform": (
+        MetricUniformHMCSampler,
+        MetricUniformHMCSamplerConfig,
+        {"mcmc_steps_nbr": 2, "seed": 0},
+    ),
+    "uniform, posteriors": (
+        MetricUniformHMCSampler,
+        MetricUniformHMCSamplerConfig,
+        {"metric": "posteriors", "num_centroids": 10, "mcmc_steps_nbr": 3, "n_lf": 2, "seed": 0},
+    ),
     "prior": (BrownianMotionSampler, BrownianMotionSamplerConfig, MOTION),
     "pullback": (
         BrownianMotionSampler,
@@ -43,13 +51,25 @@ SAMPLERS = {
         BrownianMotionSamplerConfig,
         {**MOTION, "metric": "posterior", "time": 0.1},
     ),
+    "pullback, time of the data": (
+        BrownianMotionSampler,
+        BrownianMotionSamplerConfig,
+        {**MOTION, "metric": "pullback"},
+    ),
+    "posterior, time of the data": (
+        BrownianMotionSampler,
+        BrownianMotionSamplerConfig,
+        {**MOTION, "metric": "posterior"},
+    ),
 }
 
 
 def accepts(sampler, case):
-    if sampler == "prior":
-        return case.model.__name__ == "BrownianRVAE"
-    return sampler == "pullback" or case.encoder == "VAE"
+    if sampler == "prior":  # of a model that has none, the motion in the model's own metric
+        return case.model.__name__ in ("BrownianRVAE", "RicciAE")
+    if "posterior" in sampler:  # variances, not a time
+        return case.encoder == "VAE" and case.model.__name__ != "BrownianRVAE"
+    return True
 
 
 PAIRS = [(s, m) for s in SAMPLERS for m, case in CASES.items() if accepts(s, case)]

@@ -1,13 +1,14 @@
-"""Brownian motion against the laws of the circle, the sphere, flat space and the torus."""
+"""Brownian motion against its distributions on circle, sphere, flat space, torus and half plane."""
 
 import math
 
 import pytest
 import torch
-from spaces import TorusMetric, circle, sphere, torus
+from spaces import HalfPlane, TorusMetric, circle, sphere, torus
 from torch import nn
 
-from pythae_geometric.geometry.brownian import brownian_motion
+from pythae_geometric.geometry import brownian
+from pythae_geometric.geometry.brownian import brownian_motion, walk
 from pythae_geometric.geometry.metric import DegenerateMetricError, Metric
 from pythae_geometric.geometry.pullback import PullbackMetric
 
@@ -29,9 +30,9 @@ def overlap(chart, space, start, time, steps, drift=True, n=20_000):
     return inner.mean().item(), inner.std().item() / n**0.5
 
 
-# Euler's method has a bias of order dt in the law. With smooth coefficients of size about 1 over a
-# time of at most 1, dt / 5 is a safe bound: with a million paths it was 0.023 dt on the sphere
-# (-0.0011 with standard error 0.0003 at dt = 0.05) and not visible on the circle at dt = 0.1.
+# Euler's method has a bias of order dt in the distribution. With smooth coefficients of size about
+# 1 over a time of at most 1, dt / 5 is a safe bound: with a million paths it was 0.023 dt on the
+# sphere (-0.0011, standard error 0.0003, at dt = 0.05) and not visible on the circle at dt = 0.1.
 BIAS = 0.2
 
 
@@ -48,7 +49,7 @@ def test_sphere(steps):
     assert abs(mean - math.exp(-0.5)) < 4 * error + BIAS * 0.5 / steps
 
 
-def test_without_drift_the_law_is_wrong():
+def test_without_drift_the_distribution_is_wrong():
     mean, error = overlap(circle, circle, [1.0], 1.0, 40, drift=False)
     assert abs(mean - math.exp(-1 / 2)) > 6 * error + BIAS / 40
     mean, error = overlap(sphere, sphere, [0.8, 0.0], 0.5, 40, drift=False)
@@ -57,7 +58,7 @@ def test_without_drift_the_law_is_wrong():
 
 @pytest.mark.parametrize("space", [torus, TorusMetric()], ids=["immersion", "metric"])
 def test_volume_form_is_stationary(space):
-    """Density ∝ 2 + cos θ: E cos θ = 1/4, E cos 2θ = 0; started from the wrong law, uniform θ."""
+    """Density ∝ 2 + cos θ: E cos θ = 1/4, E cos 2θ = 0; started from the wrong one, uniform θ."""
     n = 4000
     start = 2 * math.pi * torch.rand(n, 2, generator=seeded(1), dtype=torch.float64)
     for drift, expected in ((True, 0.25), (False, 0.0)):
@@ -114,6 +115,113 @@ def test_time_zero_stays():
     assert torch.equal(end[::2], start[::2]) and not torch.equal(end[1::2], start[1::2])
 
 
+# Steps that shorten
+
+
+def test_in_the_half_plane_shortened_steps_are_nearer_to_the_exact_distribution():
+    """log y_t ~ N(-t / 2, t); Euler's steps can be longer than the way to the boundary y = 0."""
+    start = torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(20_000, 2)
+    variance, outside = {}, {}
+    for halvings in (0, 6):
+        w = walk(
+            HalfPlane(), start, 1.0, 4, generator=seeded(), trajectory=False, halvings=halvings
+        )
+        y = w.path[:, 1]
+        inside = y > 0
+        outside[halvings] = int((~inside).sum())
+        variance[halvings] = float(y[inside].log().var())
+        assert bool(w.shortened.any()) == (halvings > 0) and not bool(w.stopped.any())
+    assert outside[6] < outside[0] / 3
+    assert abs(variance[6] - 1) < 0.6 * abs(variance[0] - 1)
+
+
+def test_on_a_rough_line_the_image_is_a_plain_brownian_motion():
+    """In one dimension the motion's image f(z_t) is N(f(z_0), t), whatever f; this one is five
+    times flatter about 0 than elsewhere."""
+
+    def f(z):
+        return z - 0.8 * torch.tanh(5 * z) / 5
+
+    n, t = 4000, 1.0
+    start = torch.full((n, 1), -0.5, dtype=torch.float64)
+    error = {}
+    for halvings in (0, 6):
+        w = walk(PullbackMetric(f), start, t, 20, generator=seeded(), trajectory=False,
+                 halvings=halvings)  # fmt: skip
+        x = f(w.path) - f(start)
+        assert bool(w.shortened.any()) == (halvings > 0)
+        error[halvings] = abs(float(x.mean())) + abs(float(x.var()) - t)
+    assert error[6] < 0.5 * error[0]
+
+
+def test_paths_that_need_no_shorter_steps_keep_their_numbers():
+    start = torch.rand(200, 2, generator=seeded(1), dtype=torch.float64) + 0.5
+    plain = walk(HalfPlane(), start, 0.225, 7, generator=seeded(), halvings=0)
+    w = walk(HalfPlane(), start, 0.225, 7, generator=seeded())
+    assert 0 < int(w.shortened.sum()) < 200
+    torch.testing.assert_close(w.path[:, ~w.shortened], plain.path[:, ~w.shortened])
+    # Those of Euler's method, and of version 0.1.0.
+    generator, z, dt = seeded(), start, 0.225 / 7
+    for _ in range(7):
+        noise = dt**0.5 * torch.randn(200, 2, generator=generator, dtype=torch.float64)
+        z = z + z[:, 1:] * noise  # the drift is 0
+    torch.testing.assert_close(plain.path[-1], z)
+
+
+def test_long_noise_is_drawn_in_blocks(monkeypatch):
+    start = torch.rand(30, 2, generator=seeded(1), dtype=torch.float64) + 0.5
+    at_once = walk(HalfPlane(), start, 0.1, 7, generator=seeded())
+    monkeypatch.setattr(brownian, "MAX_NOISE", 130)  # two steps
+    w = walk(HalfPlane(), start, 0.1, 7, generator=seeded())
+    same = ~(w.shortened | at_once.shortened)
+    assert int(same.sum()) > 10
+    torch.testing.assert_close(w.path[:, same], at_once.path[:, same])
+
+
+# Paths that cannot go on
+
+
+def half_flat(z):
+    """The plane, whose half z_2 <= 0 is collapsed to a line."""
+    return torch.stack([z[:, 0], z[:, 1].clamp(min=0).square()], 1)
+
+
+def test_a_path_that_starts_at_a_flat_spot_stays_and_the_others_go_on():
+    good = torch.tensor([[0.0, 5.0]], dtype=torch.float64).repeat(7, 1)
+    bad = torch.tensor([1, 4, 5])
+    start = good.clone()
+    start[bad] = torch.tensor([0.0, -1.0], dtype=torch.float64)
+    metric = PullbackMetric(half_flat)
+    w = walk(metric, start, 0.5, 6, generator=seeded())
+    assert w.stopped.nonzero().flatten().tolist() == bad.tolist()
+    assert torch.equal(w.path[:, bad], start[bad].expand(7, 3, 2))
+    alone = walk(metric, good, 0.5, 6, generator=seeded())
+    torch.testing.assert_close(w.path[:, ~w.stopped], alone.path[:, ~w.stopped])
+    end = walk(metric, start, 0.5, 6, generator=seeded(), trajectory=False)
+    assert torch.equal(end.path, w.path[-1]) and torch.equal(end.stopped, w.stopped)
+    with pytest.raises(DegenerateMetricError, match=r"step 1 of 6 .*rank"):
+        brownian_motion(half_flat, start, 0.5, 6, generator=seeded())
+
+
+def test_a_path_stops_at_its_last_point_before_a_flat_spot():
+    start = torch.tensor([[0.0, 0.6]], dtype=torch.float64).repeat(100, 1)
+    w = walk(PullbackMetric(half_flat), start, 0.3, 10, generator=seeded())
+    assert 5 < int(w.stopped.sum()) < 95
+    assert float(w.path[..., 1].min()) > 0
+    moves = (w.path.diff(dim=0) != 0).any(-1)
+    assert bool(moves[:, ~w.stopped].all())
+    # Once it stands still, it does for good.
+    assert not bool((moves[1:] & ~moves[:-1]).any())
+    with pytest.raises(DegenerateMetricError, match=r"step \d+ of 10 .*shorter time"):
+        brownian_motion(half_flat, start, 0.3, 10, generator=seeded())
+
+
+def test_a_path_that_leaves_the_numbers_stops():
+    start = torch.tensor([[0.0], [1.0]])
+    w = walk(PullbackMetric(lambda z: 1e-30 * z), start, torch.tensor([1e30, 0.0]), 2)
+    assert w.stopped.tolist() == [True, False] and torch.equal(w.path[-1], start)
+
+
 def test_no_graph_and_evaluation_mode():
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -141,6 +249,7 @@ def test_no_graph_and_evaluation_mode():
         ({"time": torch.ones(3, 1)}, ValueError, "one for each of the 3 points"),
         ({"steps": 0}, ValueError, "steps"),
         ({"steps": 2.5}, ValueError, "steps"),
+        ({"halvings": -1}, ValueError, "halvings"),
         ({"immersion_or_metric": lambda z: z[:, :1]}, DegenerateMetricError, "immersion"),
         (
             {"immersion_or_metric": lambda z: z.sum(1, True).repeat(1, 2)},

@@ -1,21 +1,28 @@
-"""The Brownian motion sampler: its law, its metrics, pythae's pipeline, files, bad input."""
+"""The Brownian motion sampler: its distribution and time, its metrics, files, bad input."""
 
 import math
+import os
+import warnings
 
 import pytest
 import torch
-from pythae.models import AE, VAE, VAE_IAF, AEConfig, VAE_IAF_Config, VAEConfig
+from pythae.models import AE, RHVAE, VAE, VAE_IAF, AEConfig, RHVAEConfig, VAE_IAF_Config, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder
-from pythae.pipelines import GenerationPipeline
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.pipelines import GenerationPipeline, TrainingPipeline
+from pythae.trainers import BaseTrainerConfig
 
 import pythae_geometric
-from pythae_geometric.geometry import PosteriorMetric
+from pythae_geometric.geometry import DegenerateMetricError, PosteriorMetric, PullbackMetric
 from pythae_geometric.models.brownian_rvae import BrownianRVAE, BrownianRVAEConfig
+from pythae_geometric.models.ricci_ae import RicciAE, RicciAEConfig
+from pythae_geometric.models.vae_dlm import VAE_DLM, VAE_DLM_Config
 from pythae_geometric.samplers.brownian_motion import (
+    BrownianMotionDiagnostics,
     BrownianMotionSampler,
     BrownianMotionSamplerConfig,
 )
+from pythae_geometric.samplers.brownian_motion.default_time import default_time
 from pythae_geometric.samplers.posteriors import to_decoder_space
 
 pythae_geometric.register(BrownianRVAE, BrownianRVAEConfig)
@@ -61,7 +68,7 @@ def sphere_model():
 
 
 @pytest.mark.parametrize("drift", [True, False])
-def test_on_the_sphere_the_motion_has_the_law_of_the_heat_equation(drift):
+def test_on_the_sphere_the_motion_follows_the_heat_equation(drift):
     """E x_t = exp(-t) x_0; without drift the latitude is a plain Brownian motion of the line, and
     E sin is multiplied by exp(-t / 2)."""
     start = torch.tensor([[0.0, 0.6]])
@@ -86,7 +93,7 @@ def test_the_pipeline_samples_the_prior_of_a_brownian_rvae(rvae):
     assert torch.equal(paths[0], rvae.prior_center.expand(5, 2))
 
 
-def test_a_short_motion_has_the_law_of_the_posteriors_kernel(rvae):
+def test_a_short_motion_is_normal(rvae):
     """Of covariance time times the inverse metric at the start."""
     t, n = 1e-4, 4000
     config = BrownianMotionSamplerConfig(time=t, steps=2, seed=0)
@@ -145,15 +152,249 @@ def test_the_seed_decides(rvae):
 
 
 @pytest.mark.parametrize("metric", ["model", "pullback", "posterior"])
-def test_save_and_load(metric, rvae, digits, tmp_path):
+def test_save_and_load(metric, rvae, trained, digits, tmp_path):
+    model = trained if metric == "posterior" else rvae
     time = None if metric == "model" else 0.3
     config = BrownianMotionSamplerConfig(metric=metric, time=time, steps=5, seed=3)
-    sampler = BrownianMotionSampler(rvae, config)
+    sampler = BrownianMotionSampler(model, config)
     sampler.fit(digits[:150])
     expected = sampler.sample(4)
     sampler.save(tmp_path)
-    loaded = BrownianMotionSampler.load(tmp_path, rvae)
+    loaded = BrownianMotionSampler.load(tmp_path, model)
     assert torch.equal(loaded.sample(4), expected)
+
+
+@pytest.mark.parametrize("metric", ["model", "pullback", "posterior"])
+def test_files_of_version_0_1_0_hold_no_time(metric, rvae, trained, digits, tmp_path):
+    model = trained if metric == "posterior" else rvae
+    time = None if metric == "model" else 0.3
+    config = BrownianMotionSamplerConfig(metric=metric, time=time, steps=5, seed=3)
+    sampler = BrownianMotionSampler(model, config)
+    sampler.fit(digits[:150])
+    expected = sampler.sample(4)
+    sampler.save(tmp_path)
+    path = os.path.join(tmp_path, "sampler.pt")
+    state = torch.load(path, weights_only=True)
+    del state["time"]
+    torch.save(state, path)
+    assert torch.equal(BrownianMotionSampler.load(tmp_path, model).sample(4), expected)
+
+
+def test_the_time_of_a_brownian_rvae_is_no_variance(rvae, digits):
+    config = BrownianMotionSamplerConfig(metric="posterior", time=0.1)
+    with pytest.raises(TypeError, match="logarithm of a time, not variances"):
+        BrownianMotionSampler(rvae, config).fit(digits[:50])
+
+
+# The time that the data choose
+
+
+class Same(BaseEncoder):
+    def forward(self, x):
+        return ModelOutput(embedding=x, log_covariance=torch.zeros_like(x))
+
+
+class Stretched(BaseDecoder):
+    """z -> (2 z_1, 3 z_2, 0)."""
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=torch.stack([2 * z[:, 0], 3 * z[:, 1], 0 * z[:, 0]], 1))
+
+
+class HalfFlat(BaseDecoder):
+    """The plane, whose half z_2 <= 0 is collapsed to a line."""
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=torch.stack([z[:, 0], z[:, 1].clamp(min=0)], 1))
+
+
+class Flat(BaseDecoder):
+    def forward(self, z):
+        return ModelOutput(reconstruction=0 * z)
+
+
+def plane(decoder):
+    config = VAEConfig(input_dim=(2,), latent_dim=2)
+    return VAE(config, encoder=Same(), decoder=decoder)
+
+
+def fitted(decoder, data, eval_data=None, metric="pullback", start=None, **fields):
+    config = BrownianMotionSamplerConfig(**{"metric": metric, "steps": 10, "seed": 0, **fields})
+    sampler = BrownianMotionSampler(plane(decoder), config)
+    sampler.fit(data, eval_data, start=start)
+    return sampler
+
+
+CORNERS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0], [9.0, 9.0], [9.0, 10.0]])
+
+
+def test_the_time_is_the_median_squared_distance_by_the_dimension():
+    # To the nearest other: squares 4, 4, 2 * 2 squared times 9 / 4 = 36, 9, 9.
+    assert fitted(Stretched(), CORNERS).time == pytest.approx(9 / 2)
+    # Of three held-out data: 0.5 along z_1 from (0, 0), 1 along z_2 from (1, 2), 0 from (9, 9).
+    held_out = torch.tensor([[-0.5, 0.0], [1.0, 3.0], [9.0, 9.0]])
+    assert fitted(Stretched(), CORNERS, held_out).time == pytest.approx((2 * 0.5) ** 2 / 2)
+    # Starting points do not matter for it.
+    sampler = fitted(Stretched(), CORNERS, start=torch.zeros(1, 2))
+    assert sampler.time == pytest.approx(9 / 2)
+    assert torch.equal(sampler.trajectories(3)[0], torch.zeros(3, 2))
+    assert fitted(Stretched(), CORNERS, time=0.3).time == 0.3
+
+
+def test_a_motion_of_that_time_goes_as_far_as_new_data():
+    """E |f(z_t) - f(z_0)|² = d t."""
+    sampler = fitted(Stretched(), CORNERS)
+    paths = sampler.trajectories(4000)
+    square = ((paths[-1] - paths[0]) * torch.tensor([2.0, 3.0])).square().sum(1)
+    assert abs(float(square.mean()) - 9) < 4 * float(square.std()) / 4000**0.5
+
+
+def test_along_a_curved_line_the_length_is_that_of_the_metric():
+    """z -> z² on [1, 2] has length 3; at the speed of z its square is 28 / 3, not 9."""
+    codes = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    time = default_time(PullbackMetric(torch.square), codes)
+    assert time == pytest.approx(28 / 3, rel=1e-2)
+
+
+def test_many_data_are_compared_in_blocks(monkeypatch):
+    codes = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0))
+    metric = PullbackMetric(lambda z: z)
+    draw = torch.Generator().manual_seed(1)
+    time = default_time(metric, codes, generator=draw)
+    nearest = torch.cdist(codes, codes).fill_diagonal_(torch.inf).amin(1).square()
+    # The standard error of the median of 1,000 of these skewed numbers is about 5 %.
+    assert time == pytest.approx(float(nearest.median()) / 2, rel=0.2)
+    module = "pythae_geometric.samplers.brownian_motion.default_time"
+    monkeypatch.setattr(f"{module}.BLOCK", 10_000)
+    monkeypatch.setattr(f"{module}.MAX_POINTS", 3000)
+    assert default_time(metric, codes) == pytest.approx(float(nearest.median()) / 2, rel=1e-3)
+
+
+def test_the_time_of_the_metric_of_posteriors(trained, digits):
+    config = BrownianMotionSamplerConfig(metric="posterior", steps=5, seed=0)
+    sampler = BrownianMotionSampler(trained, config)
+    sampler.fit(digits[:300], digits[300:400])
+    codes, held_out = (
+        trained.encoder(torch.as_tensor(x)).embedding.detach()
+        for x in (digits[:300], digits[300:400])
+    )
+    nearest = codes[torch.cdist(held_out, codes).argmin(1)]
+    delta = nearest - held_out
+    square = sampler.metric.inner((held_out + nearest) / 2, delta, delta)
+    assert sampler.time == pytest.approx(float(square.median()) / 2, rel=0.2)
+    assert sampler.sample(5).shape == (5, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.zeros(1, 2), "A single training datum .* set time"),
+        (torch.zeros(5, 2), "At least half of the data .* set time"),
+        (None, "set time in the config.* or pass train_data"),
+    ],
+)
+def test_data_that_choose_no_time(data, message):
+    start = torch.zeros(1, 2) if data is None else None
+    with pytest.raises(ValueError, match=message):
+        fitted(Stretched(), data, start=start)
+
+
+@pytest.mark.parametrize("metric", ["pullback", "posterior"])
+def test_a_chosen_time_is_saved(metric, trained, digits, tmp_path):
+    config = BrownianMotionSamplerConfig(metric=metric, steps=5, seed=3)
+    sampler = BrownianMotionSampler(trained, config)
+    sampler.fit(digits[:150])
+    expected = sampler.sample(4)
+    sampler.save(tmp_path)
+    loaded = BrownianMotionSampler.load(tmp_path, trained)
+    assert loaded.time == sampler.time and torch.equal(loaded.sample(4), expected)
+
+
+# Models with a metric of their own
+
+
+def test_a_model_with_a_metric_but_no_prior(digits):
+    torch.manual_seed(0)
+    model = RicciAE(RicciAEConfig(input_dim=(1, 8, 8), latent_dim=2))
+    pipeline = GenerationPipeline(model, BrownianMotionSamplerConfig(steps=10, seed=0))
+    x = pipeline(num_samples=6, train_data=digits[:100])
+    assert x.shape == (6, 1, 8, 8) and bool(torch.isfinite(x).all())
+    sampler = pipeline.sampler
+    codes = model.encoder(torch.as_tensor(digits[:100])).embedding.detach()
+    assert float(torch.cdist(sampler.trajectories(4)[0], codes).amin(1).max()) < 1e-4
+    assert sampler.time == pytest.approx(default_time(model.metric, codes), rel=1e-3)
+    z = codes[:3]
+    torch.testing.assert_close(sampler.metric(z), model.metric(z))
+
+
+def test_something_else_of_this_name_is_no_metric():
+    model = RHVAE(RHVAEConfig(input_dim=(4,), latent_dim=2))
+    assert model.metric is not None
+    with pytest.raises(TypeError, match="A RHVAE has no metric of its own"):
+        BrownianMotionSampler(model)
+
+
+# Decoders with flat spots
+
+
+def test_vae_dlm_after_four_epochs_generates(digits, tmp_path):
+    torch.manual_seed(0)
+    model = VAE_DLM(VAE_DLM_Config(input_dim=(1, 8, 8), latent_dim=4, hidden_dim=32))
+    config = BaseTrainerConfig(
+        output_dir=str(tmp_path), num_epochs=4, per_device_train_batch_size=100, no_cuda=True
+    )
+    TrainingPipeline(model, config)(digits[:1000])
+    pipeline = GenerationPipeline(
+        model, BrownianMotionSamplerConfig(metric="pullback", steps=20, seed=0)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        x = pipeline(num_samples=50, train_data=digits[:1000], eval_data=digits[1000:1200])
+    assert x.shape == (50, 1, 8, 8) and bool(torch.isfinite(x).all())
+    found = pipeline.sampler.diagnostics
+    assert found.paths == 50 and found.stopped < 10 and found.time == pipeline.sampler.time
+
+
+def test_paths_that_meet_a_flat_spot_are_counted():
+    start = torch.tensor([[0.0, 5.0], [0.0, -1.0]])
+    sampler = fitted(HalfFlat(), None, start=start, time=0.1)
+    with pytest.warns(UserWarning, match=r"of 300 paths .* set a shorter time") as warned:
+        z = sampler.sample_latent(300, batch_size=100)
+    told = [str(w.message) for w in warned if "paths" in str(w.message)]
+    assert len(told) == 1  # not one a batch
+    stayed = (z == start[1]).all(1)
+    number = int(stayed.sum())
+    assert 100 < number < 200
+    assert f"{number} of 300 paths ({number / 300:.1%})" in told[0]
+    assert sampler.diagnostics == BrownianMotionDiagnostics(0.1, 300, number, 0)
+    # The others are a plain Brownian motion.
+    moved = z[~stayed] - start[0]
+    n = len(moved)
+    assert float((moved.T @ moved / n - 0.1 * torch.eye(2)).abs().max()) < 0.45 * (2 / n) ** 0.5
+
+    with pytest.warns(UserWarning, match="of 50 paths"):
+        paths = sampler.trajectories(50)
+    still = (paths == paths[0]).all(-1).all(0)
+    assert sampler.diagnostics.stopped == int(still.sum()) > 0
+
+
+def test_no_warning_where_no_path_stops():
+    sampler = fitted(Stretched(), CORNERS)
+    with pytest.raises(RuntimeError, match="no diagnostics yet"):
+        sampler.diagnostics  # noqa: B018
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sampler.sample(20)
+    assert sampler.diagnostics == BrownianMotionDiagnostics(sampler.time, 20, 0, 0)
+
+
+def test_a_decoder_that_is_flat_everywhere():
+    sampler = fitted(Flat(), None, start=CORNERS, time=0.1)
+    for call in (sampler.sample, sampler.trajectories):
+        with pytest.raises(DegenerateMetricError, match="for all 6 paths: the decoder is flat"):
+            call(6)
+    with pytest.raises(ValueError, match=r"distance 0 .* set time"):
+        fitted(Flat(), CORNERS)
 
 
 # Bad input
@@ -165,7 +406,6 @@ def test_save_and_load(metric, rvae, digits, tmp_path):
         ({"time": 0.0}, "time must be finite and greater than 0"),
         ({"time": float("inf")}, "time must be"),
         ({"steps": 0}, "steps must be finite and at least 1"),
-        ({"metric": "pullback"}, "time is not set, and for metric='pullback'"),
         ({"seed": -1}, "seed must be"),
     ],
 )

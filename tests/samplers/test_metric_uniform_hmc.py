@@ -19,17 +19,29 @@ from pythae.samplers import NormalSamplerConfig
 from scipy.stats import chi2, kstest, kstwo, norm
 
 from pythae_geometric import MetricUniformHMCSampler, MetricUniformHMCSamplerConfig
-from pythae_geometric.samplers.metric_uniform_hmc.centroids import (
+from pythae_geometric.samplers.centroids import (
     largest_nearest_distance,
     select_centroids,
 )
 
 
 def quick(**fields):
-    """A config whose chains cost little."""
+    """A config of the paper's metric whose chains cost little."""
     return MetricUniformHMCSamplerConfig(
-        **{"num_centroids": 20, "mcmc_steps_nbr": 3, "n_lf": 2, "seed": 0, **fields}
+        **{
+            "metric": "posteriors",
+            "num_centroids": 20,
+            "mcmc_steps_nbr": 3,
+            "n_lf": 2,
+            "seed": 0,
+            **fields,
+        }
     )
+
+
+def default(**fields):
+    """The default config with a seed."""
+    return MetricUniformHMCSamplerConfig(**{"seed": 0, **fields})
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +79,12 @@ def test_every_model_of_pythae_is_in_one_of_the_lists():
     assert named == {*VARIATIONAL, *NOT_VARIATIONAL, "BaseAE"}
 
 
+@pytest.mark.filterwarnings("ignore:Of the", "ignore:The posterior of this model has collapsed")
+@pytest.mark.parametrize("config", [quick, default])
 @pytest.mark.parametrize("name", VARIATIONAL)
-def test_every_variational_model_of_pythae(name, digits):
+def test_every_variational_model_of_pythae(name, config, digits):
     model = build(name)
-    pipeline = GenerationPipeline(model, quick())
+    pipeline = GenerationPipeline(model, config())
     x = pipeline(num_samples=7, batch_size=4, train_data=digits[:100])
     assert x.shape == (7, 1, 8, 8) and torch.isfinite(x).all()
 
@@ -78,8 +92,22 @@ def test_every_variational_model_of_pythae(name, digits):
 @pytest.mark.parametrize("name", NOT_VARIATIONAL)
 def test_other_models_are_refused_with_the_reason(name, digits):
     sampler = MetricUniformHMCSampler(build(name), quick())
-    with pytest.raises(TypeError, match=f"encoder of {name} gives .* but no log_covariance"):
+    with pytest.raises(TypeError, match="no log_covariance"):
         sampler.fit(digits[:100])
+
+
+@pytest.mark.parametrize("name", ["AE", "RAE_GP", "RAE_L2", "WAE_MMD", "SVAE"])
+def test_the_metric_of_the_codes_needs_no_variances(name, digits):
+    sampler = MetricUniformHMCSampler(build(name), default())
+    sampler.fit(digits[:100])
+    assert sampler.sample(5).shape == (5, 1, 8, 8)
+    if name == "SVAE":  # whose codes lie on the sphere
+        torch.testing.assert_close(sampler.sample_latent(5).norm(dim=1), torch.ones(5))
+
+
+def test_quantised_codes_are_refused(digits):
+    with pytest.raises(TypeError, match="quantised"):
+        MetricUniformHMCSampler(build("VQVAE"), default()).fit(digits[:100])
 
 
 def test_poincare_samples_stay_in_the_ball(digits):
@@ -200,15 +228,22 @@ def test_data_may_be_arrays_tensors_datasets_or_integers(fitted, trained, digits
     assert integers.is_fitted
 
 
-def test_many_points_are_subsampled(trained, digits):
+def test_all_codes_are_starting_points(trained, digits):
     sampler = MetricUniformHMCSampler(trained, quick())
     sampler.fit(np.tile(digits, (4, 1, 1, 1)))  # 7188 points
-    assert len(sampler._starts) == 5000
-    more = MetricUniformHMCSampler(
-        trained, quick(num_centroids=2600, centroid_selection="random", temperature=1.0)
-    )
-    more.fit(np.tile(digits, (4, 1, 1, 1)))
-    assert len(more._starts) == 5200 and len(more.metric.centroids) == 2600
+    assert len(sampler._starts) == 7188 and len(sampler.metric.centroids) == 20
+
+
+def test_all_means_as_centroids_need_no_matrix_of_distances(trained, digits):
+    data = np.tile(digits, (12, 1, 1, 1))  # 21,564 points: their distances are 1.9 GB
+    for method in ("random", "kmedoids"):
+        config = quick(num_centroids=len(data), centroid_selection=method, temperature=1.0)
+        sampler = MetricUniformHMCSampler(trained, config)
+        sampler.fit(data)
+        assert len(sampler.metric.centroids) == len(sampler._starts) == len(data)
+    config = quick(num_centroids=len(data) - 1, temperature=1.0)
+    with pytest.raises(ValueError, match=r"at most 5000, or centroid_selection='random'"):
+        MetricUniformHMCSampler(trained, config).fit(data)
 
 
 FIT_A_MILLION = """
@@ -254,8 +289,8 @@ def test_a_million_embeddings_fit_in_3_gigabytes():
 def test_chains_sample_the_uniform_law_of_the_fitted_metric(trained, digits):
     """From fit to points: 2-d box probabilities against quadrature, in a proper setting."""
     config = MetricUniformHMCSamplerConfig(
-        num_centroids=10, decay=0.3, regularization=0.1, mcmc_steps_nbr=50, warmup_steps=30,
-        eps_lf=0.1, seed=3,
+        metric="posteriors", num_centroids=10, decay=0.3, regularization=0.1, mcmc_steps_nbr=50,
+        warmup_steps=30, eps_lf=0.1, seed=3,
     )  # fmt: skip
     sampler = MetricUniformHMCSampler(trained, config)
     sampler.fit(digits[:500])
@@ -606,7 +641,11 @@ SPOILT = {
     "value": (spoil_value, ValueError, "does not fit .*must be positive"),
     "starts": (spoil_starts, ValueError, "does not fit"),
     "config": (spoil_config, ValueError, "is not a config written by pythae"),
-    "field": (spoil_field, ValueError, "has no field 'leapfrogs'.* Its fields are num_centroids"),
+    "field": (
+        spoil_field,
+        ValueError,
+        "has no field 'leapfrogs'.* Its fields are metric, num_centroids",
+    ),
     "name": (spoil_name, ValueError, "holds a NormalSamplerConfig"),
     "nameless": (spoil_nameless, ValueError, "is not a config written by pythae"),
 }

@@ -3,5 +3,6 @@
 
 from .brownian_motion_config import BrownianMotionSamplerConfig
 from .brownian_motion_sampler import BrownianMotionSampler
+from .diagnostics import BrownianMotionDiagnostics
 
-__all__ = ["BrownianMotionSampler", "BrownianMotionSamplerConfig"]
+__all__ = ["BrownianMotionDiagnostics", "BrownianMotionSampler", "BrownianMotionSamplerConfig"]

@@ -10,17 +10,25 @@ class BrownianMotionSamplerConfig(StrictConfig, BaseSamplerConfig):
     r"""Config of :class:`BrownianMotionSampler`.
 
     Parameters:
-        metric (str): The metric of the latent space. ``"model"``: that of a
-            :class:`~pythae_geometric.models.BrownianRVAE`. ``"pullback"``: the pullback of the
-            Euclidean metric by the decoder. ``"posterior"``: the
-            :class:`~pythae_geometric.geometry.PosteriorMetric` of the training data, with 100
-            centroids, as of :class:`~pythae_geometric.samplers.MetricUniformHMCSampler`.
+        metric (str): The metric of the latent space. ``"model"``: the model's own, of a
+            :class:`~pythae_geometric.models.BrownianRVAE`, a
+            :class:`~pythae_geometric.models.RicciAE` or any model with an attribute ``metric``.
+            ``"pullback"``: the pullback of the Euclidean metric by the decoder. ``"posterior"``:
+            the :class:`~pythae_geometric.geometry.PosteriorMetric` of the training data, with 100
+            centroids or as many as there are data.
             Default: "model"
         time (float): The duration of the motion. Its unit is that of the squared length of the
             metric: that of the squared data for the first two, of squared standard deviations of
-            the posteriors for the third. None: the learned time of the model's prior, for
-            ``"model"``. Default: None
-        steps (int): The number of Euler steps. Default: 100
+            the posteriors for the third. None: for a BrownianRVAE and ``"model"`` the learned time
+            of its prior. For all others it is chosen such that a path goes as far as new data are
+            from the training data: the median, over ``eval_data``, of the squared distance to the
+            nearest training datum, divided by ``latent_dim``, because the mean squared distance
+            that a motion goes in a short time is ``latent_dim * time``. Without ``eval_data`` each
+            training datum is held out in turn and compared with all others. At most 1,000 data
+            count; distances are those along straight lines between codes, in the metric.
+            Default: None
+        steps (int): The number of Euler steps. A path halves a step, up to 4 times, where the
+            metric changes too much within it. Default: 100
         drift (bool): Whether there is the drift that makes it a Brownian motion of the metric; the
             published code has none. Default: True
         seed (int): Seed of the motion. None: torch's global random state is used. Default: None
@@ -36,11 +44,6 @@ class BrownianMotionSamplerConfig(StrictConfig, BaseSamplerConfig):
         super().__post_init__()
         if self.time is not None:
             check_range(self, "time", above=0)
-        elif self.metric != "model":
-            raise ValueError(
-                f"time is not set, and for metric={self.metric!r} no model knows one: set it, such "
-                "as to the squared distance that a sample should travel."
-            )
         check_range(self, "steps", least=1)
         if self.seed is not None:
             check_range(self, "seed", least=0, below=2**32)

@@ -1,12 +1,16 @@
+from collections.abc import Iterator
+
 import torch
 from pythae.models import BaseAE
 
-from ...geometry import Metric, PosteriorMetric, PullbackMetric, brownian_motion
-from ...models.brownian_rvae import BrownianRVAE
+from ...geometry import DegenerateMetricError, Metric, PosteriorMetric, PullbackMetric
+from ...geometry.brownian import walk
 from ..base import LatentSampler
-from ..metric_uniform_hmc import MetricUniformHMCSampler, MetricUniformHMCSamplerConfig
-from ..posteriors import embed, to_decoder_space
+from ..posterior_metric import posterior_metric, refuse_times
+from ..posteriors import embed, encode, to_decoder_space
 from .brownian_motion_config import BrownianMotionSamplerConfig
+from .default_time import default_time
+from .diagnostics import BrownianMotionDiagnostics
 
 
 class BrownianMotionSampler(LatentSampler):
@@ -15,17 +19,21 @@ class BrownianMotionSampler(LatentSampler):
     .. math:: dz^i = -\tfrac12 g^{jk} \Gamma^i_{jk}\, dt + (G^{-1/2} dW)^i
 
     from the centre of the prior of a :class:`~pythae_geometric.models.BrownianRVAE`, from given
-    points, or from the posterior means of training data, each chosen at random. For the time of the
-    prior this is the law of which the prior's density is the leading term; for any model, a way to
-    move through the data without leaving them.
+    points, or from the codes of training data, each chosen at random. For the centre and the time
+    of the prior this is the distribution of which the prior's density is the leading term; for any
+    model, a way to move through the data without leaving them.
+
+    A path that comes to where the metric is degenerate, such as a flat spot of a decoder, stops at
+    its last point before it. How many did is in :attr:`diagnostics`, and a warning.
 
     Args:
-        model: the trained model: a BrownianRVAE, or for ``metric="pullback"`` any model of pythae
-            with a decoder, for ``"posterior"`` one whose encoder gives ``log_covariance``.
-        sampler_config: the parameters; None: the motion of a BrownianRVAE's prior.
+        model: the trained model: with a ``metric`` of its own, or for ``metric="pullback"`` any
+            model of pythae with a decoder, for ``"posterior"`` one whose encoder gives
+            ``log_covariance``.
+        sampler_config: the parameters; None: the motion in the model's own metric.
 
     Raises:
-        TypeError: if ``metric="model"`` and the model is no BrownianRVAE.
+        TypeError: if ``metric="model"`` and the model has none.
 
     References:
         D. Kalatzis, D. Eklund, G. Arvanitidis, S. Hauberg, *Variational autoencoders with
@@ -34,22 +42,27 @@ class BrownianMotionSampler(LatentSampler):
     Example:
         >>> from pythae.pipelines import GenerationPipeline
         >>> from pythae_geometric.samplers import BrownianMotionSamplerConfig
-        >>> pipeline = GenerationPipeline(model, BrownianMotionSamplerConfig(steps=200))
-        >>> images = pipeline(num_samples=100)
+        >>> pipeline = GenerationPipeline(model, BrownianMotionSamplerConfig(metric="pullback"))
+        >>> images = pipeline(num_samples=100, train_data=train_data)
+        >>> pipeline.sampler.diagnostics
+        BrownianMotionDiagnostics(time=0.0..., paths=100, stopped=0, shortened=2)
         >>> pipeline.sampler.trajectories(3).shape  # of a model of two latent dimensions
-        torch.Size([201, 3, 2])
+        torch.Size([101, 3, 2])
     """
 
     config_class = BrownianMotionSamplerConfig
 
     def __init__(self, model: BaseAE, sampler_config: BrownianMotionSamplerConfig | None = None):
         super().__init__(model, sampler_config)
-        if self.sampler_config.metric == "model" and not isinstance(model, BrownianRVAE):
+        if self.sampler_config.metric == "model" and not _has_metric(model):
             raise TypeError(
-                f"A {model.model_name} has no metric of its own, as BrownianRVAE does: choose "
-                "metric='pullback' or metric='posterior' in the config."
+                f"A {model.model_name} has no metric of its own, as BrownianRVAE and RicciAE do: "
+                "choose metric='pullback' or metric='posterior' in the config."
             )
         self.metric: Metric | None = None
+        self.time: float | None = None
+        self._walks: list = []  # which paths of each batch stopped, and which were shortened
+        self._moved = False  # whether any path got away from its start
 
     def fit(
         self,
@@ -59,65 +72,126 @@ class BrownianMotionSampler(LatentSampler):
         start: torch.Tensor | None = None,
         batch_size: int = 500,
     ):
-        """Choose the starting points, and make the metric where it is that of posteriors.
+        """Choose the metric, the starting points and the time.
 
         Args:
             train_data: array or tensor ``[N, *input_dim]``, or a ``Dataset`` that returns
-                ``data``. ``"posterior"`` needs them; ``"pullback"`` only without ``start``;
-                ``"model"`` does not use them.
-            eval_data: not used; here because pythae's pipeline passes it.
-            training_config: not used; likewise.
-            start: points ``[M, latent_dim]`` from which to start, each chosen at random. None: the
-                centre of the prior for ``"model"``, the posterior means of ``train_data`` else.
+                ``data``. Needed for ``"posterior"``; for other metrics, to start from their codes
+                or to choose the time. Not used where a BrownianRVAE's prior gives both.
+            eval_data: held-out data, likewise: where ``time`` is None, their distance to the
+                training data chooses it. None: that of the training data to each other.
+            training_config: not used; here because pythae's pipeline passes it.
+            start: points ``[M, latent_dim]`` from which to start, each chosen at random, in the
+                space of the metric. None: the centre of a BrownianRVAE's prior for ``"model"``, the
+                codes of ``train_data`` else.
             batch_size: how many data are encoded at a time.
 
         Raises:
-            TypeError, ValueError: if the data or the points are missing or do not fit.
+            TypeError, ValueError: if the data or the points are missing or do not fit, or if no
+                time can be chosen by the data.
             RuntimeError: if a BrownianRVAE is still in the first phase of its training.
         """
         self._restart()
         self.model.eval()
+        config = self.sampler_config
         if start is not None:
-            start = torch.as_tensor(start)
-            if start.ndim != 2 or start.shape[1] != self.model.latent_dim or len(start) == 0:
-                raise ValueError(
-                    f"start must hold points of the latent space, [M >= 1, "
-                    f"{self.model.latent_dim}], got {list(start.shape)}."
+            start = self._checked(start)
+        metric = self._decoder_metric()  # None: that of the posteriors
+        time = config.time
+        if self._is_prior:
+            start = self.model.prior_center.unsqueeze(0) if start is None else start
+            time = float(self.model.prior_log_time.detach().exp()) if time is None else time
+        elif time is None and train_data is None and start is not None and metric is not None:
+            raise ValueError(
+                "Without train_data no time can be chosen by them: set time in the config, such as "
+                "to the squared distance that a sample should go divided by latent_dim, or pass "
+                "train_data, too."
+            )
+        if start is None or time is None or metric is None:
+            if metric is None:
+                refuse_times(self.model)
+                codes, log_vars = encode(
+                    self.model, train_data, batch_size, self.device, self.dtype
                 )
-            if not bool(torch.isfinite(start).all()):
-                raise ValueError("start contains NaN or infinity: remove those points.")
-        kind = self.sampler_config.metric
-        if kind == "posterior":
-            config = MetricUniformHMCSamplerConfig(seed=self.sampler_config.seed)
-            uniform = MetricUniformHMCSampler(self.model, config)
-            uniform.fit(train_data, batch_size=batch_size)
-            metric = uniform.metric
-            start = uniform._starts if start is None else start
-        else:
-            metric = self._decoder_metric()
-            if start is None:
-                start = self._default_start(train_data, batch_size)
-        self._set(metric, start)
+                seed = config.seed if config.seed is not None else int(torch.randint(2**31, ()))
+                metric = posterior_metric(codes, log_vars, seed=seed)
+            else:
+                codes = self._codes(train_data, batch_size)
+            start = codes if start is None else start
+            if time is None:
+                held_out = None if eval_data is None else self._codes(eval_data, batch_size)
+                time = default_time(
+                    metric.to(self.device, self.dtype),
+                    codes.to(self.device),
+                    held_out,
+                    self._generator,
+                    batch_size,
+                )
+        self._set(metric, start, time)
 
-    def _decoder_metric(self) -> Metric:
+    @property
+    def _is_prior(self) -> bool:
+        """Whether it samples the prior of a model that has a centre and a time of its own."""
+        own = hasattr(self.model, "prior_center") and hasattr(self.model, "prior_log_time")
+        return self.sampler_config.metric == "model" and own
+
+    def _checked(self, start) -> torch.Tensor:
+        start = torch.as_tensor(start)
+        if start.ndim != 2 or start.shape[1] != self.model.latent_dim or len(start) == 0:
+            raise ValueError(
+                f"start must hold points of the latent space, [M >= 1, {self.model.latent_dim}], "
+                f"got {list(start.shape)}."
+            )
+        if not bool(torch.isfinite(start).all()):
+            raise ValueError("start contains NaN or infinity: remove those points.")
+        return start
+
+    def _decoder_metric(self) -> Metric | None:
+        if self.sampler_config.metric == "posterior":
+            return None
         if self.sampler_config.metric == "model":
-            return self.model.metric
+            metric = self.model.metric
+            if not isinstance(metric, Metric):
+                raise TypeError(
+                    f"The metric of {self.model.model_name} must be a geometry.Metric, got a "
+                    f"{type(metric).__name__}."
+                )
+            return metric
         decoder = self.model.decoder
         return PullbackMetric(lambda z: decoder(z)["reconstruction"])
 
     @torch.no_grad()
-    def _default_start(self, train_data, batch_size) -> torch.Tensor:
-        if self.sampler_config.metric == "model":
-            return self.model.prior_center.unsqueeze(0)
-        codes = embed(self.model, train_data, batch_size, self.device, self.dtype)
-        parts = codes.to(self.device).split(batch_size)
-        return torch.cat([to_decoder_space(self.model, part) for part in parts])
+    def _codes(self, data, batch_size) -> torch.Tensor:
+        """Codes of data, ``[N, d]``, in the space of the metric."""
+        codes = embed(self.model, data, batch_size, self.device, self.dtype).to(self.device)
+        if self.sampler_config.metric == "posterior":
+            return codes
+        return torch.cat([to_decoder_space(self.model, part) for part in codes.split(batch_size)])
 
-    def _set(self, metric: Metric, start: torch.Tensor) -> None:
+    def _set(self, metric: Metric, start: torch.Tensor, time: float) -> None:
         self.metric = metric.to(self.device, self.dtype)
         self._start = start.detach().to(self.device, self.dtype)
+        self.time = time
+        self._walks = []
         self.is_fitted = True
         self._restart()
+
+    @property
+    def diagnostics(self) -> BrownianMotionDiagnostics:
+        """What happened to the paths of the last call of ``sample``, ``sample_latent`` or
+        ``trajectories``.
+
+        Raises:
+            RuntimeError: before anything was sampled.
+        """
+        if not self._walks:
+            raise RuntimeError("There are no diagnostics yet: call sample or sample_latent first.")
+        return BrownianMotionDiagnostics(
+            time=self.time,
+            paths=sum(len(stopped) for stopped, _ in self._walks),
+            stopped=sum(int(stopped.sum()) for stopped, _ in self._walks),
+            shortened=sum(int(shortened.sum()) for _, shortened in self._walks),
+        )
 
     def trajectories(self, num_samples: int = 1) -> torch.Tensor:
         """Draw whole paths, in the space of the metric.
@@ -130,9 +204,11 @@ class BrownianMotionSampler(LatentSampler):
 
         Raises:
             RuntimeError: if the sampler is not fitted.
-            ValueError: if the number is out of range, or a path leaves the range of floating-point
-                numbers (take more steps).
-            DegenerateMetricError: if a path comes to where the metric is degenerate.
+            ValueError: if the number is out of range.
+            DegenerateMetricError: if the metric is degenerate at all starting points drawn.
+
+        Warns:
+            UserWarning: if paths stop where the metric is degenerate.
         """
         self._check_fitted()
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
@@ -140,7 +216,32 @@ class BrownianMotionSampler(LatentSampler):
                 f"num_samples must be a whole number of at least 1, got {num_samples!r}."
             )
         self.model.eval()
-        return self._walk(num_samples, trajectory=True)
+        self._walks, self._moved = [], False
+        paths = self._walk(num_samples, trajectory=True)
+        self._warn()
+        return paths
+
+    def _batches(self, num_samples: int, batch_size: int) -> Iterator[torch.Tensor]:
+        batches = super()._batches(num_samples, batch_size)
+        self._walks, self._moved = [], False
+        return batches
+
+    def _report(self) -> str | None:
+        if not any(bool(stopped.any()) for stopped, _ in self._walks):
+            return None
+        found = self.diagnostics
+        if not self._moved:
+            raise DegenerateMetricError(
+                f"The metric is degenerate where the motion starts, for all {found.paths} paths: "
+                "the decoder is flat there in some direction. Train it longer, use fewer latent "
+                "dimensions, or choose other starting points or another metric."
+            )
+        return (
+            f"{found.stopped} of {found.paths} paths ({found.stopped / found.paths:.1%}) met a "
+            "place where the metric is degenerate, and stopped there before their time, "
+            f"{found.time:.3g}. Such places are flat spots of a decoder, or far from the data: set "
+            "a shorter time, or train the model longer."
+        )
 
     @torch.no_grad()
     def _walk(self, num_samples: int, trajectory: bool) -> torch.Tensor:
@@ -148,16 +249,21 @@ class BrownianMotionSampler(LatentSampler):
         which = torch.randint(
             len(self._start), (num_samples,), generator=self._generator, device=self.device
         )
-        time = self.model.prior_log_time.exp() if config.time is None else config.time
-        return brownian_motion(
+        start = self._start[which]
+        walked = walk(
             self.metric,
-            self._start[which],
-            time,
+            start,
+            self.time,
             config.steps,
             drift=config.drift,
             generator=self._generator,
             trajectory=trajectory,
+            progress=True,
         )
+        end = walked.path[-1] if trajectory else walked.path
+        self._walks.append((walked.stopped, walked.shortened))
+        self._moved = self._moved or not torch.equal(end, start)
+        return walked.path
 
     def _draw(self, num_samples: int) -> torch.Tensor:
         z = self._walk(num_samples, trajectory=False)
@@ -167,7 +273,7 @@ class BrownianMotionSampler(LatentSampler):
             return to_decoder_space(self.model, z)
 
     def _state(self) -> dict[str, torch.Tensor]:
-        state = {"start": self._start}
+        state = {"start": self._start, "time": torch.tensor(self.time, dtype=torch.float64)}
         if self.sampler_config.metric == "posterior":
             state |= self.metric.state_dict()
         return state
@@ -180,5 +286,22 @@ class BrownianMotionSampler(LatentSampler):
                 f"it starts at points of shape {list(start.shape)}, but the latent dimension of "
                 f"the model is {self.model.latent_dim}."
             )
+        # Version 0.1.0 saved no time: it was that of the config, or of the model's prior.
+        if "time" in state:
+            time = float(state.pop("time"))
+        elif self.sampler_config.time is not None:
+            time = self.sampler_config.time
+        elif self._is_prior:
+            time = float(self.model.prior_log_time.detach().exp())
+        else:
+            raise ValueError("it has no time, and the config has none.")
         posterior = self.sampler_config.metric == "posterior"
-        self._set(PosteriorMetric(**state) if posterior else self._decoder_metric(), start)
+        self._set(PosteriorMetric(**state) if posterior else self._decoder_metric(), start, time)
+
+
+def _has_metric(model: BaseAE) -> bool:
+    # A property is not asked for its value: that of a model in training may raise. Models of pythae
+    # have attributes of this name, too (RHVAE: a network).
+    if hasattr(type(model), "metric"):
+        return True
+    return isinstance(getattr(model, "metric", None), Metric)

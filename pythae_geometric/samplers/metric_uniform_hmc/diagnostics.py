@@ -1,5 +1,3 @@
-"""How well the chains of a sampler mixed."""
-
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -7,6 +5,13 @@ import numpy as np
 import torch
 
 from ..._extras import require
+
+# A chain whose mean acceptance probability is below this (almost) never accepts.
+NEVER = 1e-3
+# A mean acceptance below this is a standstill.
+STANDSTILL = 0.1
+# More chains than this share in one of these states are worth a warning.
+SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -19,16 +24,61 @@ class HMCDiagnostics:
         step_size: the mean leapfrog step size in use (after adaptation, if there was one).
         chains: paths ``[steps, n, latent_dim]`` of the first chains, in the space of the
             posteriors.
+        number: number of chains.
+        never_accepted: number of chains with a mean acceptance probability below 0.001.
+        at_start: number of chains that ended at the very point where they started. With
+            ``metric="posteriors"`` these are codes of training data.
+        diverged: number of chains with a divergent step.
+        flat: number of chains that ended where the metric of ``"posteriors"`` is flat: where its
+            volume differs by less than 1 % a coordinate from that of the regularisation alone.
 
-    ``ess`` and ``r_hat`` need the extra ``diagnostics`` (arviz). A sampler of the paper's setting
-    starts a short chain with small steps at each of many random points. Such chains are far from
-    stationary: an ``r_hat`` well above 1 says that they still remember where they started.
+    A good acceptance rate is from 0.6 to 0.95. ``ess`` and ``r_hat`` need the extra ``diagnostics``
+    (arviz). Chains of the paper's setting are short, with small steps, and start at random training
+    points: they are far from stationary, and an ``r_hat`` well above 1 says that they still
+    remember where they started.
     """
 
     acceptance_rate: float
     divergences: int
     step_size: float
     chains: torch.Tensor = field(repr=False)
+    number: int = 0
+    never_accepted: int = 0
+    at_start: int = 0
+    diverged: int = 0
+    flat: int = 0
+
+    def problems(self, metric: str) -> str | None:
+        """What the user should know of these chains and what to do, in one message; or None."""
+        if metric == "codes":  # starts are exact draws: a few chains that keep to them do no harm
+            if self.acceptance_rate > STANDSTILL:
+                return None
+            return (
+                f"The mean acceptance of the {self.number} chains is {self.acceptance_rate:.2g}: "
+                "most samples are the draws from which the chains started. Lower eps_lf, or leave "
+                "it out."
+            )
+        smaller = "lower eps_lf, or take metric='codes'"
+        causes = {
+            "at_start": f"ended at the very point where they started, a training code ({smaller})",
+            "never_accepted": f"accepted less than one step in 1,000 ({smaller})",
+            "diverged": f"diverged ({smaller})",
+            "flat": (
+                "ended in the flat part of the metric, where a chain is a random walk that knows "
+                "nothing of the data (take metric='codes', more centroids, or a higher temperature)"
+            ),
+        }
+        found = [
+            f"{100 * count / self.number:.0f} % {text}"
+            for name, text in causes.items()
+            if (count := getattr(self, name)) > SHARE * self.number
+        ]
+        if not found:
+            return None
+        return (
+            f"Of the {self.number} chains " + "; ".join(found) + ". Their mean acceptance is "
+            f"{self.acceptance_rate:.2g}; sampler.diagnostics has the numbers."
+        )
 
     @cached_property
     def ess(self) -> np.ndarray:
@@ -52,3 +102,20 @@ class HMCDiagnostics:
             )
         z = self.chains.permute(1, 0, 2).double().numpy()
         return getattr(arviz, statistic)(arviz.convert_to_dataset({"z": z}))["z"].values
+
+
+def summarise(outcomes: list[HMCDiagnostics]) -> HMCDiagnostics:
+    """The diagnostics of several batches of chains together; of the first the paths."""
+    number = sum(o.number for o in outcomes)
+
+    def mean(name):
+        return sum(getattr(o, name) * o.number for o in outcomes) / max(number, 1)
+
+    totals = ("divergences", "never_accepted", "at_start", "diverged", "flat")
+    return HMCDiagnostics(
+        acceptance_rate=mean("acceptance_rate"),
+        step_size=mean("step_size"),
+        chains=outcomes[0].chains,
+        number=number,
+        **{name: sum(getattr(o, name) for o in outcomes) for name in totals},
+    )

@@ -1,41 +1,65 @@
-import torch
-from pythae.models import BaseAE
+import math
+import warnings
 
-from ...geometry import PosteriorMetric, hmc
+import torch
+from pythae.models import VQVAE, BaseAE
+
+from ...geometry import HMCResult, MixtureMetric, PosteriorMetric, hmc
+from ...models.brownian_rvae import BrownianRVAE
 from ..base import LatentSampler
-from ..posteriors import encode, to_decoder_space
-from .centroids import largest_nearest_distance, select_centroids
-from .diagnostics import HMCDiagnostics
+from ..mixture_metric import fit_mixture_metric
+from ..posterior_metric import posterior_metric, refuse_times
+from ..posteriors import encode, encode_any, to_decoder_space
+from .diagnostics import NEVER, HMCDiagnostics, summarise
+from .local_units import LocalUnits
 from .metric_uniform_hmc_config import MetricUniformHMCSamplerConfig
 
-# k-medoids takes an N x N matrix of distances: 100 MB for this many points.
-MAX_MEDOID_POINTS = 5000
 # Paths of this many chains are kept for the diagnostics.
 DIAGNOSTIC_CHAINS = 64
-# Log variances within these bounds have precisions that float32 holds.
-MAX_LOG_VARIANCE = 80.0
+# Steps in which the step size is adapted, of this many chains.
+ADAPTATION_STEPS = 30
+ADAPTATION_CHAINS = 200
+# Leapfrog steps of a trajectory are at most this many.
+MOST_LEAPFROGS = 10
+# Codes that differ by less than this many standard deviations of their posteriors say nothing.
+COLLAPSED = 0.1
+# What the paper's code does: 100 steps of 10 leapfrogs, and a walk of 0.5 in the flat part.
+PAPER_STEPS = 100
+PAPER_LEAPFROGS = 10
+PAPER_STEP_SIZE = 0.005
 
 
 class MetricUniformHMCSampler(LatentSampler):
-    r"""Samples the uniform law of a model's Riemannian latent space.
+    r"""Samples the uniform distribution of a model's Riemannian latent space.
 
-    ``fit`` puts a :class:`~pythae_geometric.geometry.PosteriorMetric` on the latent space of a
-    trained model, made of its posteriors at a few centroids. ``sample`` draws from
-    :math:`\mathcal{U}(z) \propto \sqrt{\det G(z)}` by Hamiltonian Monte Carlo, one chain a
-    sample, each started at the posterior mean of a random training point; and decodes.
+    ``fit`` puts a metric on the latent space of a trained model, and ``sample`` draws from
+    :math:`\mathcal{U}(z) \propto \sqrt{\det G(z)}` by Hamiltonian Monte Carlo, one chain a sample,
+    and decodes.
 
-    Works with every pythae model whose encoder gives ``embedding`` and ``log_covariance``. For
-    models with a normalizing flow after the posterior (``VAE_LinNF``, ``VAE_IAF``) the metric lives
-    before the flow, and samples are carried through it. For ``PoincareVAE`` variances are taken
-    as the encoder gives them, and samples are projected on the ball.
+    With ``metric="codes"``, the default, the metric follows the covariance of the training codes
+    around its centroids (:class:`~pythae_geometric.geometry.MixtureMetric`). Its uniform
+    distribution is a mixture in closed form, so chains start at exact draws; their steps are fitted
+    to the local scale of the codes. It takes any model whose encoder gives an ``embedding``.
 
-    k-medoids needs all distances between its points. Of more than 5,000 training points (or twice
-    the number of centroids, if that is more) a random subsample of this size stands for all: the
-    centroids are chosen, and the chains started, among its means.
+    With ``metric="posteriors"`` it is the paper's: the metric interpolates the inverse posterior
+    covariances at a few centroids (:class:`~pythae_geometric.geometry.PosteriorMetric`), and each
+    chain starts at the posterior mean of a random training point. Such chains are short random
+    walks and do not reach the uniform distribution. It takes any model whose encoder gives
+    ``embedding`` and ``log_covariance``.
+
+    For models with a normalizing flow after the posterior (``VAE_LinNF``, ``VAE_IAF``) the metric
+    lives before the flow, and samples are carried through it. For ``PoincareVAE`` variances are
+    taken as the encoder gives them, and samples are projected on the ball; those of ``SVAE`` on the
+    sphere.
+
+    A chain that did nothing is never passed off as a sample in silence: after each call of
+    ``sample`` one warning says how many chains never accepted a step, ended where they started,
+    diverged, or ended in the flat part of the metric, and what to set; :attr:`diagnostics` has the
+    numbers.
 
     Args:
         model: the trained model.
-        sampler_config: the parameters; None: the paper's setting.
+        sampler_config: the parameters; None: all scales are chosen from the data.
 
     References:
         Chadebec and Allassonnière, *A Geometric Perspective on Variational Autoencoders*, NeurIPS
@@ -48,18 +72,18 @@ class MetricUniformHMCSampler(LatentSampler):
         >>> pipeline = GenerationPipeline(model, MetricUniformHMCSamplerConfig())
         >>> images = pipeline(num_samples=100, train_data=train_data)
         >>> pipeline.sampler.diagnostics
-        HMCDiagnostics(acceptance_rate=0.99..., divergences=0, step_size=0.01)
+        HMCDiagnostics(acceptance_rate=0.8..., divergences=0, step_size=0.5..., ...)
     """
 
     config_class = MetricUniformHMCSamplerConfig
 
     def __init__(self, model: BaseAE, sampler_config: MetricUniformHMCSamplerConfig | None = None):
         super().__init__(model, sampler_config)
-        self.metric: PosteriorMetric | None = None
+        self.metric: PosteriorMetric | MixtureMetric | None = None
         self._results: list = []
 
     def fit(self, train_data=None, eval_data=None, training_config=None, batch_size: int = 500):
-        """Make the metric from the posteriors of the training data.
+        """Make the metric from the codes, or the posteriors, of the training data.
 
         Args:
             train_data: array or tensor ``[N, *input_dim]``, or a ``Dataset`` that returns
@@ -69,51 +93,76 @@ class MetricUniformHMCSampler(LatentSampler):
             batch_size: how many are encoded at a time.
 
         Raises:
-            TypeError: if the data are not numbers, or the model has no posterior variances.
+            TypeError: if the data are not numbers, or the model has no posterior variances for
+                ``metric="posteriors"``.
             ValueError: if the data are missing, empty, of a wrong shape or not finite; if there
-                are fewer than ``num_centroids``; if variances have collapsed or exploded; or if
-                the paper's temperature is 0 because the centroids coincide.
+                are fewer than ``num_centroids``; if all codes coincide; or, for
+                ``"posteriors"``, if variances have collapsed or exploded, or if the paper's
+                temperature is 0 because the centroids coincide.
         """
         config = self.sampler_config
         self._restart()
         self.model.eval()
-        means, log_vars = encode(self.model, train_data, batch_size, self.device, self.dtype)
-        if config.num_centroids > len(means):
-            raise ValueError(
-                f"num_centroids is {config.num_centroids}, but there are only {len(means)} "
-                "training points to choose them from: set it to at most that."
-            )
         seed = config.seed if config.seed is not None else int(torch.randint(2**31, ()))
-        most = max(MAX_MEDOID_POINTS, 2 * config.num_centroids)
-        if len(means) > most:
-            generator = torch.Generator().manual_seed(seed)
-            subsample = torch.randperm(len(means), generator=generator)[:most]
-            means, log_vars = means[subsample], log_vars[subsample]
-
-        chosen = select_centroids(means, config.num_centroids, config.centroid_selection, seed)
-        c, log_var = means[chosen], log_vars[chosen]
-        temperature = config.temperature
-        if temperature is None:
-            temperature = _paper_temperature(c)
-        if float(log_var.abs().max()) > MAX_LOG_VARIANCE:
-            raise ValueError(
-                "The posterior variances of the model have collapsed or exploded (log variances "
-                f"from {float(log_var.min()):.3g} to {float(log_var.max()):.3g}): no metric can be "
-                "made of them. Train the model again, with a smaller learning rate."
+        given = self.model, train_data, batch_size, self.device, self.dtype
+        if isinstance(self.model, VQVAE):
+            raise TypeError(
+                "The codes of a VQVAE are quantised, with no log_covariance and no distances in "
+                "between: use pythae's PixelCNNSampler."
             )
-        metric = PosteriorMetric(
-            c,
-            torch.exp(-log_var),
-            temperature,
-            config.regularization,
-            config.decay,
-            config.additive_volume,
-        )
-        self._set(metric, means)
+        if config.metric == "codes":
+            codes, log_vars = encode_any(*given)
+            if not isinstance(self.model, BrownianRVAE):  # which gives a log time there
+                _warn_of_collapse(codes, log_vars)
+            metric = fit_mixture_metric(codes, config.num_centroids, config.temperature, seed)
+            self._set(metric, step_size=self._adapted_step_size(metric, seed))
+        else:
+            refuse_times(self.model)
+            means, log_vars = encode(*given)
+            metric = posterior_metric(
+                means,
+                log_vars,
+                config.num_centroids,
+                config.centroid_selection,
+                config.temperature,
+                config.regularization,
+                config.decay,
+                config.additive_volume,
+                seed,
+            )
+            self._set(metric, starts=means)
 
-    def _set(self, metric: PosteriorMetric, means: torch.Tensor) -> None:
+    def _adapted_step_size(self, metric: MixtureMetric, seed: int) -> float:
+        config = self.sampler_config
+        if config.eps_lf is not None:
+            return config.eps_lf
+        # The adaptation has random numbers of its own: samples do not depend on it otherwise.
+        metric, generator = metric.to(self.device, self.dtype), torch.Generator(self.device)
+        local = LocalUnits(metric)
+        result = hmc(
+            local.log_prob_and_grad,
+            local.draw(ADAPTATION_CHAINS, generator.manual_seed(seed)),
+            steps=1,
+            leapfrog_steps=config.n_lf or 3,
+            step_size=0.5,
+            warmup_steps=ADAPTATION_STEPS,
+            target_acceptance=config.target_acceptance,
+            keep_chains=0,
+            generator=generator,
+            progress=True,
+        )
+        return result.step_size
+
+    def _set(
+        self,
+        metric: PosteriorMetric | MixtureMetric,
+        starts: torch.Tensor | None = None,
+        step_size: float | None = None,
+    ) -> None:
         self.metric = metric.to(self.device, self.dtype)
-        self._starts = means.to(self.device, self.dtype)
+        self._starts = None if starts is None else starts.to(self.device, self.dtype)
+        self._local = LocalUnits(self.metric) if starts is None else None
+        self._step_size = step_size
         self._results = []
         self.is_fitted = True
         self._restart()
@@ -127,66 +176,113 @@ class MetricUniformHMCSampler(LatentSampler):
         """
         if not self._results:
             raise RuntimeError("There are no diagnostics yet: call sample or sample_latent first.")
-        number = sum(len(result.position) for result in self._results)
-        return HMCDiagnostics(
-            acceptance_rate=sum(float(r.acceptance.sum()) for r in self._results) / number,
-            divergences=sum(int(r.divergences.sum()) for r in self._results),
-            step_size=sum(r.step_size * len(r.position) for r in self._results) / number,
-            chains=self._results[0].samples.cpu(),
-        )
+        return summarise(self._results)
 
     def _batches(self, num_samples: int, batch_size: int):
         batches = super()._batches(num_samples, batch_size)
         self._results = []
         return batches
 
+    def _report(self) -> str | None:
+        return self.diagnostics.problems(self.sampler_config.metric) if self._results else None
+
     @torch.no_grad()
     def _draw(self, num_samples: int) -> torch.Tensor:
-        config = self.sampler_config
-        start = torch.randint(
-            len(self._starts), (num_samples,), generator=self._generator, device=self.device
-        )
+        keep = 0 if self._results else DIAGNOSTIC_CHAINS
+        draw = self._draw_posteriors if self._local is None else self._draw_codes
+        z, outcome = draw(num_samples, keep)
+        self._results.append(outcome)
+        return to_decoder_space(self.model, z)
+
+    def _draw_codes(self, num_samples: int, keep: int):
+        config, local = self.sampler_config, self._local
+        step_size = self._step_size
+        leapfrogs = config.n_lf or min(MOST_LEAPFROGS, math.ceil(1 / step_size))
+        start = local.draw(num_samples, self._generator)
         result = hmc(
-            self.metric.log_volume_and_grad,
-            self._starts[start],
-            steps=config.mcmc_steps_nbr,
-            leapfrog_steps=config.n_lf,
-            step_size=config.eps_lf,
-            warmup_steps=config.warmup_steps,
-            target_acceptance=config.target_acceptance,
-            keep_chains=0 if self._results else DIAGNOSTIC_CHAINS,
+            local.log_prob_and_grad,
+            start,
+            steps=config.mcmc_steps_nbr or 5,
+            leapfrog_steps=leapfrogs,
+            step_size=step_size,
+            keep_chains=keep,
             generator=self._generator,
             progress=True,
         )
-        self._results.append(result)
-        return to_decoder_space(self.model, result.position)
+        result = result._replace(samples=local.to_latent(result.samples))
+        return local.to_latent(result.position), self._outcome(start, result)
+
+    def _draw_posteriors(self, num_samples: int, keep: int):
+        config = self.sampler_config
+        which = torch.randint(
+            len(self._starts), (num_samples,), generator=self._generator, device=self.device
+        )
+        start = self._starts[which]
+        result = hmc(
+            self.metric.log_volume_and_grad,
+            start,
+            steps=config.mcmc_steps_nbr or PAPER_STEPS,
+            leapfrog_steps=config.n_lf or PAPER_LEAPFROGS,
+            step_size=config.eps_lf or PAPER_STEP_SIZE,
+            warmup_steps=config.warmup_steps,
+            target_acceptance=config.target_acceptance,
+            keep_chains=keep,
+            generator=self._generator,
+            progress=True,
+        )
+        return result.position, self._outcome(start, result)
+
+    def _outcome(self, start: torch.Tensor, result: HMCResult) -> HMCDiagnostics:
+        z, metric = result.position, self.metric
+        flat = 0
+        if isinstance(metric, PosteriorMetric) and metric.regularization > 0:
+            floor = metric.regularization.log() - metric.decay * z.square().sum(-1)
+            flat = int((metric.log_volume(z) < metric.dim * (0.5 * floor + 0.01)).sum())
+        return HMCDiagnostics(
+            acceptance_rate=float(result.acceptance.mean()),
+            divergences=int(result.divergences.sum()),
+            step_size=result.step_size,
+            chains=result.samples.cpu(),
+            number=len(z),
+            never_accepted=int((result.acceptance < NEVER).sum()),
+            at_start=int((z == start).all(-1).sum()),
+            diverged=int((result.divergences > 0).sum()),
+            flat=flat,
+        )
 
     def _state(self) -> dict[str, torch.Tensor]:
-        return {**self.metric.state_dict(), "starts": self._starts}
+        if self._local is None:
+            return {**self.metric.state_dict(), "starts": self._starts}
+        step_size = torch.tensor(self._step_size, dtype=torch.float64)
+        return {**self.metric.state_dict(), "step_size": step_size}
 
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
-        state = dict(state)
-        starts = state.pop("starts")
-        metric = PosteriorMetric(**state)
+        state, more = dict(state), {}
+        if self.sampler_config.metric == "codes":
+            more["step_size"] = float(state.pop("step_size"))
+            metric = MixtureMetric(**state)
+        else:
+            more["starts"] = state.pop("starts")
+            metric = PosteriorMetric(**state)
+        starts = more.get("starts", metric.centroids)
         if starts.shape[1:] != (metric.dim,) or metric.dim != self.model.latent_dim:
             raise ValueError(
                 f"it was fitted in a latent space of dimension {metric.dim}, but that of the model "
                 f"has {self.model.latent_dim}."
             )
-        self._set(metric, starts)
+        self._set(metric, **more)
 
 
-def _paper_temperature(centroids: torch.Tensor) -> float:
-    if len(centroids) == 1:
-        raise ValueError(
-            "With a single centroid the paper's temperature (a distance between centroids) is not "
-            "defined: set temperature, or raise num_centroids."
+def _warn_of_collapse(codes: torch.Tensor, log_vars: torch.Tensor | None) -> None:
+    """Where codes differ by less than the noise that the decoder was trained with."""
+    if log_vars is None or len(codes) < 2:
+        return
+    ratio = float((codes.std(0) / (0.5 * log_vars).exp().mean(0)).max())
+    if ratio < COLLAPSED:
+        warnings.warn(
+            "The posterior of this model has collapsed: the codes of different data differ by only "
+            f"{ratio:.2g} standard deviations of their posteriors in every coordinate, so samples "
+            "will all look alike. Train it with less weight on its regularisation (a smaller beta, "
+            "or a sum of squared errors instead of a mean).",
+            stacklevel=3,
         )
-    temperature = largest_nearest_distance(centroids)
-    if temperature == 0:
-        raise ValueError(
-            "Every centroid coincides with another one, so the paper's temperature is 0: the model "
-            "encodes different data to the same point, or the data are duplicates. Set "
-            "temperature, lower num_centroids, or remove the duplicates."
-        )
-    return temperature

@@ -3,7 +3,10 @@
 import numpy as np
 import torch
 
-from ..._extras import require
+from .._extras import require
+
+# k-medoids takes an N x N matrix of distances: 100 MB for this many points.
+MAX_MEDOID_POINTS = 5000
 
 # The faster way, by a matrix product, does not see that two points are the same.
 EXACT = {"compute_mode": "donot_use_mm_for_euclid_dist"}
@@ -14,11 +17,27 @@ def select_centroids(
 ) -> torch.Tensor:
     """Indices ``[K]`` of the centroids among ``means`` ``[N, d]``, by one of three methods.
 
-    ``"kmedoids"`` takes an N x N matrix of distances.
+    ``"kmedoids"`` and ``"sklearn-extra"`` take a matrix of all distances. Of more than 5,000 means
+    (or twice the number of centroids, if that is more) they see a random subsample of this size.
+
+    Raises:
+        ValueError: if that matrix would be too large.
     """
+    generator = torch.Generator().manual_seed(seed)
+    if num_centroids == len(means):
+        return torch.arange(num_centroids)
     if method == "random":
-        generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(means), generator=generator)[:num_centroids]
+    if num_centroids > MAX_MEDOID_POINTS:
+        raise ValueError(
+            f"k-medoids of {num_centroids} centroids needs all distances between twice as many "
+            f"points: set num_centroids to at most {MAX_MEDOID_POINTS}, or "
+            "centroid_selection='random'."
+        )
+    most = max(MAX_MEDOID_POINTS, 2 * num_centroids)
+    if len(means) > most:
+        subsample = torch.randperm(len(means), generator=generator)[:most]
+        return subsample[select_centroids(means[subsample], num_centroids, method, seed)]
     if method == "sklearn-extra":
         cluster = require("sklearn_extra.cluster", "sklearn-extra")
         model = cluster.KMedoids(n_clusters=num_centroids, random_state=seed).fit(means.numpy())

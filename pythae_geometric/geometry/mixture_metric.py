@@ -1,0 +1,242 @@
+"""The metric whose uniform distribution is a given mixture of normal distributions."""
+
+import math
+
+import torch
+
+from .metric import Metric, _cholesky
+
+
+class MixtureMetric(Metric):
+    r"""The metric whose uniform distribution is a given mixture of normal distributions.
+
+    .. math::
+        G(z) = p(z)^{2/d}\, \frac{S(z)}{(\det S(z))^{1/d}}, \qquad
+        p(z) = \sum_k \pi_k\, \mathcal{N}(z; c_k, \Sigma_k), \qquad
+        S(z) = \sum_k r_k(z)\, \Sigma_k^{-1},
+
+    with the shares :math:`r_k(z) = \pi_k \mathcal{N}(z; c_k, \Sigma_k) / p(z)` of the components.
+    As in :class:`~pythae_geometric.geometry.PosteriorMetric` the shape of the metric interpolates
+    precisions. Its volume element is the density of the mixture,
+
+    .. math:: \sqrt{\det G(z)} = p(z),
+
+    so the whole space has volume 1, and the uniform distribution can be drawn from directly
+    (:meth:`sample`). (This metric is of this package, not of the paper.)
+
+    The volume and its gradient are two matrix products in :math:`O(B (K + d^2))` memory: the log
+    densities of the components are linear in the features :math:`(z z^\top, z, 1)`. No factor of
+    ``G`` is taken.
+
+    Args:
+        weights: :math:`\pi_k > 0`, ``[K]``; divided by their sum.
+        centroids: the means :math:`c_k`, ``[K, d]``, float32 or float64.
+        covariances: :math:`\Sigma_k`, symmetric and positive definite, ``[K, d, d]``.
+
+    Raises:
+        TypeError: if the tensors are not float32 or float64, or differ in dtype.
+        ValueError: if a shape, a range or the definiteness of a covariance is wrong.
+
+    The state (``state_dict``) is three plain tensors named as the arguments, so that
+    ``MixtureMetric(**state)`` builds the same metric again.
+
+    See also:
+        :func:`~pythae_geometric.samplers.mixture_metric.fit_mixture_metric`, which fits this
+        metric to latent codes.
+
+    Example:
+        >>> eye = torch.eye(2).expand(3, 2, 2)
+        >>> metric = MixtureMetric(torch.ones(3), torch.randn(3, 2), eye)
+        >>> z = metric.sample(500)
+        >>> log_volume, grad = metric.log_volume_and_grad(z)
+    """
+
+    def __init__(self, weights: torch.Tensor, centroids: torch.Tensor, covariances: torch.Tensor):
+        super().__init__()
+        _check(weights, centroids, covariances)
+        self.register_buffer("weights", (weights / weights.sum()).detach().clone())
+        self.register_buffer("centroids", centroids.detach().clone())
+        self.register_buffer("covariances", covariances.detach().clone())
+        self._prepare()
+
+    @property
+    def dim(self) -> int:
+        """Dimension d of the space."""
+        return self.centroids.shape[1]
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """The metric tensor ``G(z)``, ``[B, d] -> [B, d, d]``."""
+        log_volume, S = self._volume_and_shape(z)
+        L = _cholesky(S)
+        log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_scale = (2 * log_volume - log_det) / self.dim
+        return log_scale.exp()[:, None, None] * S
+
+    def log_volume(self, z: torch.Tensor) -> torch.Tensor:
+        r"""Log volume element :math:`\log\sqrt{\det G(z)} = \log p(z)`, ``[B, d] -> [B]``."""
+        return self._log_terms(z).logsumexp(-1).to(z.dtype)
+
+    @torch.no_grad()
+    def log_volume_and_grad(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Log volume ``[B]`` and its gradient in ``z``, ``[B, d]``, in closed form:
+        :math:`\nabla \log p = \sum_k r_k \Sigma_k^{-1} (c_k - z)`."""
+        terms = self._log_terms(z)
+        log_volume = terms.logsumexp(-1, keepdim=True)
+        r = terms.sub_(log_volume).to(z.dtype)
+        # Arithmetic is many times slower on subnormal numbers, and these are far below rounding.
+        r = r.clamp_(min=-80.0).exp_()
+        packed, linear = (r @ self._precisions_and_linear).split([self._pairs, self.dim], -1)
+        S = self._unpack(packed)
+        y = z - self._origin
+        return log_volume.squeeze(-1).to(z.dtype), linear - (S @ y.unsqueeze(-1)).squeeze(-1)
+
+    def shares(self, z: torch.Tensor) -> torch.Tensor:
+        """The shares :math:`r_k(z)` of the components in the density, ``[B, d] -> [B, K]``."""
+        return self._log_terms(z).softmax(-1).to(z.dtype)
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Independent draws from the uniform distribution of the metric.
+
+        Args:
+            num_samples: how many, 0 or more.
+            generator: source of randomness, on the device of the metric.
+
+        Returns:
+            ``[num_samples, d]``.
+        """
+        c = self.centroids
+        which = torch.zeros(0, dtype=torch.long, device=c.device)
+        if num_samples > 0:
+            which = torch.multinomial(self.weights, num_samples, True, generator=generator)
+        noise = torch.randn(
+            num_samples, self.dim, 1, generator=generator, dtype=c.dtype, device=c.device
+        )
+        return c[which] + (self._factors[which] @ noise).squeeze(-1)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.centroids)} components in dimension {self.dim}"
+
+    def _volume_and_shape(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        terms = self._log_terms(z)
+        log_volume = terms.logsumexp(-1, keepdim=True)
+        r = (terms - log_volume).exp().to(z.dtype)
+        S = self._unpack(r @ self._precisions_and_linear[:, : self._pairs])
+        return log_volume.squeeze(-1).to(z.dtype), S
+
+    def _log_terms(self, z: torch.Tensor) -> torch.Tensor:
+        r"""``log (pi_k N(z; c_k, Sigma_k))``, ``[B, K]``, in the exact dtype."""
+        if z.dim() != 2 or z.shape[1] != self.dim:
+            raise ValueError(f"z must have shape [B, {self.dim}], got {list(z.shape)}.")
+        if z.dtype != self.centroids.dtype:
+            raise TypeError(
+                f"z is {z.dtype} but the metric is {self.centroids.dtype}: convert one of them."
+            )
+        return features((z - self._origin).to(self._coefficients.dtype)) @ self._coefficients
+
+    @property
+    def _pairs(self) -> int:
+        return self.dim * (self.dim + 1) // 2
+
+    def _unpack(self, packed: torch.Tensor) -> torch.Tensor:
+        """Symmetric matrices ``[B, d, d]`` from their lower triangles ``[B, d (d + 1) / 2]``."""
+        i, j = torch.tril_indices(self.dim, self.dim)
+        S = packed.new_empty(len(packed), self.dim, self.dim)
+        S[:, i, j] = packed
+        S[:, j, i] = packed
+        return S
+
+    def _prepare(self) -> None:
+        """Lay out the constants of the matrix products."""
+        c = self.centroids
+        exact = torch.float32 if c.device.type == "mps" else torch.float64  # MPS has no float64
+        # The origin is amid the centroids, so that little cancels wherever they lie.
+        self._origin = c.mean(0)
+        factors = torch.linalg.cholesky(self.covariances.to(exact))
+        coefficients, precisions, linear = log_density_coefficients(
+            self.weights.to(exact).log(), (c - self._origin).to(exact), factors
+        )
+        self._factors = factors.to(c.dtype)
+        self._coefficients = coefficients
+        self._precisions_and_linear = torch.cat([precisions, linear], -1).to(c.dtype)
+
+    def _apply(self, fn, *args, **kwargs):  # every .to(), .cuda(), .double() goes through here
+        super()._apply(fn, *args, **kwargs)
+        self._prepare()
+        return self
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self._prepare()
+
+
+def features(y: torch.Tensor) -> torch.Tensor:
+    r"""``(y y^T, y, 1)``, of the first its lower triangle: ``[B, d (d + 1) / 2 + d + 1]``."""
+    i, j = torch.tril_indices(y.shape[1], y.shape[1])
+    return torch.cat([y[:, i] * y[:, j], y, torch.ones_like(y[:, :1])], -1)
+
+
+def log_density_coefficients(
+    log_weights: torch.Tensor, centroids: torch.Tensor, factors: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    r"""The log densities of weighted normal distributions as linear functions of ``features``.
+
+    Args:
+        log_weights: ``[K]``.
+        centroids: ``[K, d]``.
+        factors: lower triangular ``L`` with :math:`L L^\top = \Sigma_k`, ``[K, d, d]``.
+
+    Returns:
+        the coefficients, ``[d (d + 1) / 2 + d + 1, K]``; the lower triangles of the precisions,
+        ``[K, d (d + 1) / 2]``; and :math:`\Sigma_k^{-1} c_k`, ``[K, d]``.
+    """
+    d = centroids.shape[1]
+    P = torch.cholesky_inverse(factors)
+    i, j = torch.tril_indices(d, d)
+    linear = (P @ centroids.unsqueeze(-1)).squeeze(-1)
+    precisions = P[:, i, j]
+    # An entry off the diagonal stands for two.
+    quadratic = precisions * torch.where(i == j, -0.5, -1.0).to(P)
+    log_det = 2 * factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    bias = log_weights - 0.5 * ((centroids * linear).sum(-1) + log_det + d * math.log(2 * math.pi))
+    return (
+        torch.cat([quadratic, linear, bias.unsqueeze(-1)], -1).mT.contiguous(),
+        precisions,
+        linear,
+    )
+
+
+def _check(weights: torch.Tensor, centroids: torch.Tensor, covariances: torch.Tensor) -> None:
+    given = {"weights": weights, "centroids": centroids, "covariances": covariances}
+    for name, value in given.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+        if value.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"{name} must be float32 or float64, got {value.dtype}.")
+        if value.dtype != centroids.dtype:
+            raise TypeError(
+                f"{name} are {value.dtype} and centroids {centroids.dtype}: use one dtype."
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} contain NaN or infinity.")
+    if centroids.dim() != 2 or 0 in centroids.shape:
+        raise ValueError(
+            f"centroids must have shape [K, d] with K, d >= 1, got {list(centroids.shape)}."
+        )
+    K, d = centroids.shape
+    if weights.shape != (K,) or covariances.shape != (K, d, d):
+        raise ValueError(
+            f"To go with centroids of shape [{K}, {d}], weights must have shape [{K}] and "
+            f"covariances [{K}, {d}, {d}], got {list(weights.shape)} and "
+            f"{list(covariances.shape)}."
+        )
+    if not bool((weights > 0).all()):
+        raise ValueError(f"weights must be positive, the smallest is {weights.min().item():.3g}.")
+    scale = covariances.abs().amax()
+    if not torch.allclose(covariances, covariances.mT, rtol=0.0, atol=1e-5 * float(scale)):
+        raise ValueError("covariances must be symmetric: pass (S + S.mT) / 2.")
+    info = torch.linalg.cholesky_ex(covariances.double()).info
+    if bool((info > 0).any()):
+        raise ValueError(
+            f"covariances must be positive definite; number {int(info.nonzero()[0, 0])} is not."
+        )

@@ -1,0 +1,37 @@
+"""Coordinates in which a mixture has the scale 1."""
+
+import torch
+
+from ...geometry import MixtureMetric
+
+
+class LocalUnits:
+    r"""Coordinates y with :math:`z = m + L y`, where :math:`L L^\top` is the mean covariance of the
+    components of a mixture: steps of one size fit every direction. Hamiltonian Monte Carlo in them
+    is the same as in z with the mass matrix :math:`(L L^\top)^{-1}`, so it leaves the same
+    distribution invariant.
+    """
+
+    def __init__(self, metric: MixtureMetric):
+        S = metric.covariances.double()
+        L = torch.linalg.cholesky(torch.einsum("k,kij->ij", metric.weights.double(), S))
+        m = metric.centroids.double().mean(0)
+        c = torch.linalg.solve_triangular(L, (metric.centroids.double() - m).mT, upper=False).mT
+        half = torch.linalg.solve_triangular(L, S, upper=False)
+        S = torch.linalg.solve_triangular(L, half.mT, upper=False)
+        S = (S + S.mT) / 2
+        dtype = metric.centroids.dtype
+        self._metric = MixtureMetric(metric.weights, c.to(dtype), S.to(dtype))
+        self._origin, self._factor = m.to(dtype), L.to(dtype)
+
+    def log_prob_and_grad(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log density ``[B]``, up to a constant, and its gradient in y, ``[B, d]``."""
+        return self._metric.log_volume_and_grad(y)
+
+    def draw(self, number: int, generator: torch.Generator | None) -> torch.Tensor:
+        """Independent draws ``[number, d]`` from the mixture."""
+        return self._metric.sample(number, generator)
+
+    def to_latent(self, y: torch.Tensor) -> torch.Tensor:
+        """The latent points of ``y``, both ``[..., d]``."""
+        return self._origin + y @ self._factor.mT
