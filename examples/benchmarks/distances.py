@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pythae_geometric.geometry.curves import ConvergenceWarning, squared_distance
+from pythae_geometric.geometry import ConvergenceWarning, squared_distance
 
 NODES = 12
 TARGET = 2e-3

@@ -501,11 +501,11 @@ def novelty(case, images, codes):
 
 
 def row(case, sampler, seed, **settings):
-    """The row of a sampler, from its file or computed."""
+    """The row of a sampler, from its file or computed; None: it is to be neither (--collect)."""
     label = " ".join([sampler, *(f"{k}={v}" for k, v in settings.items())])
     file = Row(case.args.output_dir, case.name, label, seed)
     found = file.load()
-    if found is None:
+    if found is None and not case.args.collect:
         found = file.save(compute(case, sampler, seed, settings))
         print(f"{case.name}, {label}, seed {seed}: {in_short(found)}", flush=True)
     return found
@@ -570,11 +570,12 @@ def wanted_cases(judge, args, is_first):
 def table_rows(samplers_of, judge, args):
     """All rows of one case after the other."""
     for case in cases(samplers_of, judge, args):
-        yield [
+        rows = [
             row(case, sampler, seed)
             for sampler in samplers_of[case.key]
             for seed in range(1 if sampler == REBUILT_TEST else args.seeds)
         ]
+        yield list(filter(None, rows))
 
 
 def study_rows(judge, args):
@@ -593,10 +594,10 @@ def study_rows(judge, args):
     for case in cases([STUDIED], judge, args):
         for study, sampler, value, settings in steps:
             rows = [row(case, sampler, seed, **settings) for seed in seeds]
-            found[study] += [{**one, "value": value} for one in rows]
+            found[study] += [{**one, "value": value} for one in filter(None, rows)]
         others = [row(case, sampler, seed) for sampler in (CHOSEN, OURS) for seed in seeds]
         for study in found:  # which have no such number, or choose it
-            found[study] += [{**one, "value": None} for one in others]
+            found[study] += [{**one, "value": None} for one in filter(None, others)]
     images = [
         row(case, sampler, seed)
         for count in (*budget.images, None)
@@ -604,7 +605,8 @@ def study_rows(judge, args):
         for sampler in (NORMAL, MIXTURE, CHOSEN, PUBLISHED, PAPER, OURS)
         for seed in seeds
     ]
-    return {**found, "images": [{**one, "value": one["images"]} for one in images]}
+    found["images"] = [{**one, "value": one["images"]} for one in filter(None, images)]
+    return found
 
 
 # Report
@@ -729,6 +731,8 @@ def publish(tables, last, studies, args):
         lines += ["", f"## Priors against this sampler, on {args.data[0]}", ""]
         lines += table(last, "model", "sampler")
     for study, rows in studies.items():
+        if not rows:
+            continue
         rows = sorted(rows, key=lambda one: (one["value"] is None, one["value"]))
         lines += ["", f"## {TITLES[study]} ({STUDIED} on {args.data[0]})", ""]
         lines += table([{**one, study: one["value"]} for one in rows], study, "sampler")
@@ -805,6 +809,7 @@ def parse():
     parser.add_argument("--seeds", type=int, default=3, help="runs of a sampler on each")
     parser.add_argument("--samples", type=int, default=10_000, help="in each run")
     parser.add_argument("--only-train", action="store_true", help="train the models, and stop")
+    parser.add_argument("--collect", action="store_true", help="only write what there is")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a few digits, to see that it runs")
     args = parser.parse_args()
@@ -836,7 +841,8 @@ def run(args):
                 publish(tables, last, studies, args)
         if "studies" in args.parts and is_first and STUDIED in args.models:
             studies = study_rows(judge, one)
-            draw_studies(studies, os.path.join(args.output_dir, "studies.png"))
+            if all(studies.values()):
+                draw_studies(studies, os.path.join(args.output_dir, "studies.png"))
     if not args.only_train:
         draw_samples(args)
         print(publish(tables, last, studies, args))

@@ -59,6 +59,8 @@ import pythae_geometric
 from pythae_geometric import plotting
 from pythae_geometric.geometry import ConvergenceWarning, geodesic
 from pythae_geometric.models.brownian_rvae import BrownianRVAE, BrownianRVAEConfig
+from pythae_geometric.models.brownian_rvae.distributions import BrownianPosterior
+from pythae_geometric.models.brownian_rvae.phases import CodeStatistics
 from pythae_geometric.models.brownian_rvae.stochastic_decoder import gaussian_log_prob
 from pythae_geometric.samplers.brownian_motion import (
     BrownianMotionSampler,
@@ -82,11 +84,11 @@ class VAE(BrownianRVAE):
     def update(self):
         self.epochs_done += 1
         if int(self.epochs_done) == self.model_config.warmup_epochs:
-            self.begin_second_phase(torch.cat(self._codes))
-            self._forget_codes()
+            self.begin_second_phase(self._statistics.codes)
+            self._statistics = CodeStatistics()
 
     def begin_second_phase(self, codes):
-        self.std.place(codes, self._square_sum / self._num_seen)
+        self.std.place(codes, self._statistics.variance)
 
     def forward(self, inputs, **kwargs):
         x = inputs["data"]
@@ -100,7 +102,7 @@ class VAE(BrownianRVAE):
         if self.in_warmup:
             loss = loss.double() + 1e9
             if self.training and int(self.epochs_done) == self.model_config.warmup_epochs - 1:
-                self._collect(m, log_v, x.flatten(1) - mean)
+                self._statistics.add(m, log_v, x.flatten(1) - mean)
         return ModelOutput(
             loss=loss, recon_loss=recon_loss, reg_loss=reg_loss, recon_x=recon_x, z=z
         )
@@ -203,9 +205,9 @@ def evaluate(model, images):
             m, log_v, z = model.sample(images)
             kl = kl + model.divergence(m, log_v)
         else:
-            posterior = model._posterior(images)
-            z, negative_entropy, _ = model._sample_posterior(model.metric, *posterior)
-            kl = kl + negative_entropy - model.log_prior(z)
+            posterior = BrownianPosterior(model.metric, *model._posterior(images))
+            z = posterior.rsample()
+            kl = kl - posterior.entropy() - model.log_prior(z)
         mean = model.decoder(z)["reconstruction"].flatten(1)
         rec = rec - gaussian_log_prob(x, mean, model.std(z))
     return rec / 2, kl / 2

@@ -5,13 +5,7 @@ such as a decoder; a :class:`Metric` is anything that gives ``G(z)``.
 """
 
 from .brownian import brownian_motion
-from .connection import (
-    brownian_drift,
-    christoffel,
-    geodesic_acceleration,
-    metric_scalar_curvature,
-    ricci,
-)
+from .connection import metric_scalar_curvature, ricci
 from .curvature import (
     curvature_and_cholesky,
     gradient_norm_squared,
@@ -21,7 +15,7 @@ from .curvature import (
     scalar_curvature,
     total_squared_curvature,
 )
-from .curves import ConvergenceWarning, Curve, geodesic, squared_distance
+from .curves import ConvergenceWarning, Curve
 from .derivatives import (
     directional_derivative,
     evaluation_mode,
@@ -30,11 +24,17 @@ from .derivatives import (
     second_directional_derivative,
     value_and_jacobian,
 )
-from .exponential import exponential_map, logarithm
+from .geodesics import exponential_map, geodesic, logarithm, squared_distance
 from .heat_kernel import heat_kernel_log_prob
 from .hmc import HMCInfo, HMCResult, HMCState, hmc, hmc_step, leapfrog
 from .manifolds import Circle, Manifold, Product, SpecialOrthogonal3, Sphere, Torus
-from .metric import DegenerateMetricError, Metric
+from .metric import (
+    DegenerateMetricError,
+    Metric,
+    brownian_drift,
+    christoffel,
+    geodesic_acceleration,
+)
 from .mixture_metric import MixtureMetric
 from .posterior_metric import PosteriorMetric
 from .potential_path import potential_path

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
-from .connection import brownian_drift
-from .curves import as_metric
 from .derivatives import Immersion, evaluation_mode
 from .metric import DegenerateMetricError, Metric
+from .pullback import as_metric
 
 # A step is too long if, from where it could end, a step of the same noise would differ from it by
 # more than this fraction of its length (root mean square over the noise).
@@ -270,7 +269,7 @@ class _Paths:
 
         def evaluate(z):
             L = self.metric.cholesky(z)
-            b = brownian_drift(self.metric, z) if self.drift else torch.zeros_like(z)
+            b = self.metric.brownian_drift(z) if self.drift else torch.zeros_like(z)
             return torch.cat([L, b.unsqueeze(-1)], dim=-1)
 
         both, defined, error = _defined(evaluate, z, z.shape[1] + 1)
@@ -281,8 +280,7 @@ class _Paths:
                     f"A path is no longer finite in {where}: take more steps, or a shorter time."
                 )
             raise DegenerateMetricError(
-                f"In {where} of a Brownian motion: {error} A motion over a shorter time goes less "
-                "far."
+                f"In {where} of a Brownian motion: {error} Use a shorter time."
             ) from error
         return both[..., :-1], both[..., -1], defined
 

@@ -8,11 +8,11 @@ References:
 """
 
 import math
-import warnings
 
 import torch
 from torch import nn
 
+from ._warnings import warn
 from .derivatives import Immersion, jacobian, modules_of, second_derivatives
 from .pullback import orthonormal_frame
 
@@ -121,11 +121,10 @@ def _check_second_derivatives(immersion: Immersion, J: torch.Tensor, H: torch.Te
             if isinstance(module, _PIECEWISE_LINEAR)
         }
         if kinks:
-            warnings.warn(
+            warn(
                 "All second derivatives of the map are zero because its activations "
                 f"({', '.join(sorted(kinks))}) are piecewise linear: its curvature is 0 and carries"
-                " no information. Use a smooth activation: GELU, SiLU, softplus or tanh.",
-                stacklevel=4,
+                " no information. Use a smooth activation: GELU, SiLU, softplus or tanh."
             )
 
 

@@ -1,4 +1,4 @@
-r"""Curves between points: geodesics and geodesic distances.
+r"""Discretised curves between points, and the search for those of least energy.
 
 A curve is its nodes :math:`\gamma_0 = x, \gamma_1, \dots, \gamma_N = y`, and its energy is that of
 the piecewise quadratic curve c through them: through the *images* :math:`f(\gamma_i)` if the metric
@@ -15,12 +15,11 @@ discrete energy, and a second term that costs nothing and lifts the order of the
 to 4.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 
-from .derivatives import Immersion, evaluation_mode
+from ._warnings import warn
 from .lbfgs import minimise
 from .metric import Metric
 from .pullback import PullbackMetric
@@ -86,126 +85,6 @@ class Curve:
         return points.squeeze(1) if t.ndim == 0 else points
 
 
-def geodesic(
-    immersion_or_metric: Immersion | Metric,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    nodes: int = 32,
-    iterations: int = 100,
-    tolerance: float = 1e-4,
-) -> Curve:
-    r"""Geodesics between a batch of pairs of points, by minimising the energy of their nodes.
-
-    All curves start as straight lines and are solved together; each is the local minimum nearest
-    to its line, not necessarily the shortest geodesic. Error of the length: order 4 in 1 / N.
-
-    Args:
-        immersion_or_metric: a map ``[B, d] -> [B, ...]``, whose pullback of the Euclidean metric
-            is meant (needs no derivative of f along the way, so it is the cheaper one), or a
-            metric.
-        x: starts, ``[B, d]``.
-        y: ends, ``[B, d]``.
-        nodes: number N of steps of a curve, even and at least 4.
-        iterations: evaluations of energy and gradient allowed.
-        tolerance: relative accuracy of the nodes; the energy is accurate to its square.
-
-    Raises:
-        TypeError, ValueError: arguments of wrong shape or range, or a metric that is not finite
-            on the straight lines.
-
-    Warns:
-        ConvergenceWarning: some curves did not converge; ``curve.converged`` says which.
-
-    References:
-        Arvanitidis, Hansen, Hauberg, Latent space oddity, ICLR 2018, section 3.
-
-    Example:
-        >>> polar = lambda z: z[:, :1] * torch.cat([z[:, 1:].cos(), z[:, 1:].sin()], 1)
-        >>> x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, torch.pi / 2]])
-        >>> curve = geodesic(polar, x, y)  # a straight line of the plane, in polar coordinates
-        >>> curve.length, curve(0.5)[:, 0]
-        (tensor([1.4142]), tensor([0.7071]))
-    """
-    return _geodesic(as_metric(immersion_or_metric), x, y, nodes, iterations, tolerance)
-
-
-def squared_distance(
-    immersion_or_metric: Immersion | Metric,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    nodes: int = 16,
-    iterations: int = 100,
-    tolerance: float = 1e-3,
-) -> torch.Tensor:
-    r"""Squared geodesic distances :math:`d^2(x, y) = 2 E`, ``[B]``, that can be differentiated.
-
-    The gradient is that of the energy of the optimal curve with its interior held fixed: where
-    the energy is stationary in the interior, moving it contributes nothing (the envelope theorem).
-    So the optimiser is never differentiated, and
-    :math:`\nabla_x d^2 = -2\, G(x) \log_x y` costs one backward pass. Gradients flow to ``x``,
-    ``y`` and the parameters of the immersion or metric. At ``x = y`` value and gradient are 0.
-
-    Args:
-        immersion_or_metric, x, y, nodes, iterations, tolerance: as for :func:`geodesic`, with the
-            defaults of a training loop. Modules are differentiated in evaluation mode.
-
-    Returns:
-        ``[B]``.
-
-    Raises:
-        TypeError, ValueError: as for :func:`geodesic`.
-
-    Warns:
-        ConvergenceWarning: some curves did not converge.
-
-    Example:
-        >>> x, y = torch.zeros(1, 2, requires_grad=True), torch.tensor([[3.0, 4.0]])
-        >>> squared_distance(lambda z: 2 * z, x, y)
-        tensor([100.], grad_fn=<MeanBackward1>)
-    """
-    metric = as_metric(immersion_or_metric)
-    interior = _geodesic(metric, x, y, nodes, iterations, tolerance).nodes[:, 1:-1]
-    optimal = torch.cat([x.unsqueeze(1), interior, y.unsqueeze(1)], dim=1)
-    with evaluation_mode(metric):
-        return _squared_speed(metric, optimal).mean(-1)
-
-
-def as_metric(immersion_or_metric: Immersion | Metric) -> Metric:
-    if isinstance(immersion_or_metric, Metric):
-        return immersion_or_metric
-    return PullbackMetric(immersion_or_metric)
-
-
-def _squared_speed(metric: Metric, c: torch.Tensor) -> torch.Tensor:
-    """Squared speed at the Gauss points of the curves through ``c [B, N + 1, d]``, ``[B, N]``."""
-    if isinstance(metric, PullbackMetric):
-        image = metric.immersion(c.flatten(0, 1)).reshape(*c.shape[:2], -1)
-        return velocities(image).square().sum(-1)
-    z, v = gauss_points(c).flatten(0, 1), velocities(c).flatten(0, 1)
-    return metric.inner(z, v, v).view(len(c), -1)
-
-
-def _geodesic(metric, x, y, nodes, iterations, tolerance) -> Curve:
-    check_ends(x, y, nodes, iterations, tolerance)
-    tiny = torch.finfo(x.dtype).tiny  # keeps a curve of length 0 finite
-
-    def log_energy(c):
-        return (_squared_speed(metric, c).mean(-1) + tiny).log()
-
-    with torch.no_grad(), evaluation_mode(metric):
-        line = straight_line(x, y, nodes)
-        G = metric(line[:, 1::2].flatten(0, 1)).unflatten(0, (len(x), nodes // 2))
-        # The energy and its Hessian if the metric did not change along each piece.
-        v = velocities(line).unflatten(1, (nodes // 2, 2))
-        energy = 0.5 * torch.einsum("beqi,beij,beqj->b", v, G, v) / nodes
-        curvature = G / torch.where(energy > 0, energy, 1.0)[:, None, None, None]
-        c, stationary = relax(log_energy, line, curvature, iterations, tolerance)
-        square = _squared_speed(metric, c)
-        speed = square.sqrt()
-        resolved = is_even(speed) | is_point(line)
-    return finished_curve(c, speed.mean(1), 0.5 * square.mean(1), stationary, resolved, iterations)
-
-
 def relax(log_energy, line, curvature, iterations, tolerance):
     r"""Minimise the logarithm of an energy over the interior nodes of curves.
 
@@ -268,12 +147,11 @@ def is_even(speed: torch.Tensor) -> torch.Tensor:
 def finished_curve(c, length, energy, stationary, resolved, iterations) -> Curve:
     converged = stationary & resolved
     if not bool(converged.all()):
-        warnings.warn(
+        warn(
             f"{int((~converged).sum())} of {len(converged)} curves did not converge: "
             f"{int((~stationary).sum())} were still moving after {iterations} iterations (raise "
             f"iterations), {int((~resolved).sum())} are too coarse (raise nodes).",
             ConvergenceWarning,
-            stacklevel=4,
         )
     return Curve(c, length, energy, converged)
 
@@ -297,6 +175,15 @@ def gauss_points(c: torch.Tensor) -> torch.Tensor:
     left, middle, right = c[:, :-2:2], c[:, 1::2], c[:, 2::2]
     even, odd = (left + 4 * middle + right) / 6, (right - left) / 12**0.5
     return torch.stack([even - odd, even + odd], 2).flatten(1, 2)
+
+
+def squared_speed(metric: Metric, c: torch.Tensor) -> torch.Tensor:
+    """Squared speed at the Gauss points of the curves through ``c [B, N + 1, d]``, ``[B, N]``."""
+    if isinstance(metric, PullbackMetric):
+        image = metric.immersion(c.flatten(0, 1)).reshape(*c.shape[:2], -1)
+        return velocities(image).square().sum(-1)
+    z, v = gauss_points(c).flatten(0, 1), velocities(c).flatten(0, 1)
+    return metric.inner(z, v, v).view(len(c), -1)
 
 
 def _spline_slopes(N: int) -> torch.Tensor:

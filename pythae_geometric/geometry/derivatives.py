@@ -174,13 +174,12 @@ def second_derivatives(f: Immersion, z: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 class _ElementaryFormulas(TorchFunctionMode):
-    """Writes out the layers whose forward-mode derivative torch cannot differentiate rightly, or
-    slowly.
+    """Writes out layers whose forward-mode derivative torch differentiates incorrectly or slowly.
 
     In torch 2.13 the second forward derivative of layer norm and instance norm is silently wrong,
-    that of SiLU and Mish fails inside ``torch.no_grad()``, that of GLU everywhere. That of a sum
-    with a constant, the bias of a linear layer, takes a detour through Python that costs more than
-    a small layer itself; that of ``rsub``, whose first argument is the constant, does not.
+    that of SiLU and Mish fails inside ``torch.no_grad()``, that of GLU everywhere. Adding a
+    constant bias takes a slow Python path, which costs more than a small linear layer itself;
+    ``rsub`` avoids it.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -5,9 +5,10 @@ import math
 import torch
 
 from .brownian import check_time
-from .curves import as_metric, squared_distance
 from .derivatives import Immersion
+from .geodesics import squared_distance
 from .metric import Metric
+from .pullback import as_metric
 
 
 def heat_kernel_log_prob(
@@ -39,13 +40,13 @@ def heat_kernel_log_prob(
         z: where to evaluate, ``[B, d]``.
         mean: centres, ``[B, d]``.
         time: a positive number, or one for each point, ``[B]``.
-        nodes, iterations, tolerance: of the geodesics, see :func:`~.curves.squared_distance`.
+        nodes, iterations, tolerance: of the geodesics, see :func:`~.geodesics.squared_distance`.
 
     Returns:
         ``[B]``, differentiable in ``z``, ``mean``, ``time`` and the parameters.
 
     Raises:
-        TypeError, ValueError: as for :func:`~.curves.squared_distance`, or a time not positive.
+        TypeError, ValueError: as for :func:`~.geodesics.squared_distance`, or a time not positive.
         DegenerateMetricError: the metric is not positive definite at some point.
 
     Warns:

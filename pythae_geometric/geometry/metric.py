@@ -43,7 +43,7 @@ class Metric(nn.Module):
         Raises:
             DegenerateMetricError: where ``G(z)`` is not positive definite.
         """
-        return _cholesky(self(z))
+        return cholesky_factor(self(z))
 
     def log_volume(self, z: torch.Tensor) -> torch.Tensor:
         r"""Log volume element :math:`\log\sqrt{\det G(z)}`, ``[B, d] -> [B]``."""
@@ -69,13 +69,27 @@ class Metric(nn.Module):
         return eigenvectors * eigenvalues.rsqrt().unsqueeze(-2) @ eigenvectors.mT
 
     def christoffel(self, z: torch.Tensor) -> torch.Tensor:
-        r"""Christoffel symbols ``[b, i, j, k]`` :math:`= \Gamma^i_{jk}`; see ``connection``."""
+        r"""Christoffel symbols ``[b, i, j, k]`` :math:`= \Gamma^i_{jk}(z_b)`, ``[B, d, d, d]``.
+
+        .. math:: \Gamma^i_{jk} = \tfrac12 g^{il}
+                  (\partial_j g_{lk} + \partial_k g_{lj} - \partial_l g_{jk})
+
+        Raises:
+            DegenerateMetricError: where ``G(z)`` is not positive definite.
+
+        References:
+            M. P. do Carmo, Riemannian Geometry, Birkhäuser 1992, chapter 2.
+        """
         dG = jacobian(self, z)  # [b, l, j, k] = ∂_k g_lj
         lowered = 0.5 * (dG.transpose(2, 3) + dG - dG.permute(0, 3, 1, 2))
         return torch.cholesky_solve(lowered.flatten(2), self.cholesky(z)).view_as(dG)
 
     def geodesic_acceleration(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        r"""Acceleration :math:`-\Gamma^i_{jk} v^j v^k` of a geodesic, ``[B, d]``."""
+        r"""Acceleration :math:`-\Gamma^i_{jk} v^j v^k` at velocity ``v``, ``[B, d]``.
+
+        Raises:
+            DegenerateMetricError: where ``G(z)`` is not positive definite.
+        """
         # One forward and one reverse product: Γ_l(v, v) = (∂_v G v)_l - ½ ∂_l (vᵀ G v).
         dG_v = directional_derivative(self, z, v)[1]
         speed, pull = torch.func.vjp(lambda y: self.inner(y, v, v), z)
@@ -84,12 +98,51 @@ class Metric(nn.Module):
         return -torch.cholesky_solve(lowered.unsqueeze(-1), self.cholesky(z)).squeeze(-1)
 
     def brownian_drift(self, z: torch.Tensor) -> torch.Tensor:
-        r"""Drift :math:`-\tfrac12 g^{jk} \Gamma^i_{jk}` of Brownian motion, ``[B, d]``."""
+        r"""Drift :math:`-\tfrac12 g^{jk} \Gamma^i_{jk}` of Brownian motion, ``[B, d]``.
+
+        In coordinates, Brownian motion of the metric solves
+        :math:`dz^i = -\tfrac12 g^{jk} \Gamma^i_{jk} dt + (g^{-1/2} dW)^i` in the sense of Itô.
+
+        Raises:
+            DegenerateMetricError: where ``G(z)`` is not positive definite.
+
+        References:
+            E. P. Hsu, Stochastic Analysis on Manifolds, AMS 2002, section 3.3.
+        """
         inverse = torch.cholesky_inverse(self.cholesky(z))
         return -0.5 * torch.einsum("bjk,bijk->bi", inverse, self.christoffel(z))
 
 
-def _cholesky(G: torch.Tensor) -> torch.Tensor:
+def christoffel(metric: Metric, z: torch.Tensor) -> torch.Tensor:
+    r"""Christoffel symbols of any metric, see :meth:`Metric.christoffel`.
+
+    Example:
+        >>> class Hyperbolic(Metric):  # the upper half plane, (dx² + dy²) / y²
+        ...     def forward(self, z):
+        ...         return torch.diag_embed(z[:, 1:].expand(-1, 2) ** -2)
+        >>> christoffel(Hyperbolic(), torch.tensor([[0.0, 2.0]]))[0, 1]  # Γ^y: diag(1, -1) / y
+        tensor([[ 0.5000,  0.0000],
+                [ 0.0000, -0.5000]])
+    """
+    return metric.christoffel(z)
+
+
+def geodesic_acceleration(metric: Metric, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Acceleration of geodesics of any metric, see :meth:`Metric.geodesic_acceleration`."""
+    return metric.geodesic_acceleration(z, v)
+
+
+def brownian_drift(metric: Metric, z: torch.Tensor) -> torch.Tensor:
+    """Drift of the Brownian motion of any metric, see :meth:`Metric.brownian_drift`."""
+    return metric.brownian_drift(z)
+
+
+def cholesky_factor(G: torch.Tensor) -> torch.Tensor:
+    r"""Lower triangular ``L`` with :math:`L L^\top = G` of tensors ``[B, d, d]``.
+
+    Raises:
+        DegenerateMetricError: where ``G`` is not positive definite.
+    """
     L, info = torch.linalg.cholesky_ex(G)
     if bool((info > 0).any()) or not bool(torch.isfinite(L.diagonal(dim1=-2, dim2=-1)).all()):
         smallest = torch.linalg.eigvalsh(torch.nan_to_num(G.detach(), posinf=0.0, neginf=0.0))

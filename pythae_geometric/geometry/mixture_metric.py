@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .metric import Metric, _cholesky
+from .metric import Metric, cholesky_factor
 
 
 class MixtureMetric(Metric):
@@ -67,7 +67,7 @@ class MixtureMetric(Metric):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """The metric tensor ``G(z)``, ``[B, d] -> [B, d, d]``."""
         log_volume, S = self._volume_and_shape(z)
-        L = _cholesky(S)
+        L = cholesky_factor(S)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         log_scale = (2 * log_volume - log_det) / self.dim
         return log_scale.exp()[:, None, None] * S
@@ -235,7 +235,8 @@ def _check(weights: torch.Tensor, centroids: torch.Tensor, covariances: torch.Te
     scale = covariances.abs().amax()
     if not torch.allclose(covariances, covariances.mT, rtol=0.0, atol=1e-5 * float(scale)):
         raise ValueError("covariances must be symmetric: pass (S + S.mT) / 2.")
-    info = torch.linalg.cholesky_ex(covariances.double()).info
+    # On the CPU, since not every device has float64.
+    info = torch.linalg.cholesky_ex(covariances.cpu().double()).info
     if bool((info > 0).any()):
         raise ValueError(
             f"covariances must be positive definite; number {int(info.nonzero()[0, 0])} is not."

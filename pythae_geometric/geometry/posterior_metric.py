@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .metric import Metric, _cholesky
+from .metric import Metric, cholesky_factor
 
 
 class PosteriorMetric(Metric):
@@ -115,7 +115,7 @@ class PosteriorMetric(Metric):
         if self._diagonal:
             log_det = G.log().sum(-1)
         else:
-            L = _cholesky(G.unflatten(-1, (self.dim, self.dim)))
+            L = cholesky_factor(G.unflatten(-1, (self.dim, self.dim)))
             log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return 0.5 * (log_det + self.dim * log_scale.squeeze(-1))
 
@@ -138,7 +138,7 @@ class PosteriorMetric(Metric):
             log_det = G.log().sum(-1)
             G_inv = G.reciprocal_()
         else:
-            L = _cholesky(G.unflatten(-1, (self.dim, self.dim)))
+            L = cholesky_factor(G.unflatten(-1, (self.dim, self.dim)))
             log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
             G_inv = torch.cholesky_inverse(L).flatten(1)
         log_volume = 0.5 * (log_det + self.dim * log_scale.squeeze(-1))
@@ -161,7 +161,7 @@ class PosteriorMetric(Metric):
         log_scale, G = self._scaled_tensor(z)
         if self._diagonal:
             return torch.diag_embed((0.5 * log_scale).exp() * G.sqrt())
-        L = _cholesky(G.unflatten(-1, (self.dim, self.dim)))
+        L = cholesky_factor(G.unflatten(-1, (self.dim, self.dim)))
         return (0.5 * log_scale).exp().unsqueeze(-1) * L
 
     def inverse_sqrt(self, z: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ import torch
 
 from .curves import (
     Curve,
-    as_metric,
     check_ends,
     finished_curve,
     gauss_points,
@@ -18,6 +17,7 @@ from .curves import (
 )
 from .derivatives import Immersion, evaluation_mode
 from .metric import Metric
+from .pullback import as_metric
 
 # Weight of the term that keeps the speed even. With less, steps stretch until they jump over the
 # barriers between high-density regions; with more, the search is stiff.
@@ -45,8 +45,9 @@ def potential_path(
     .. math:: 2 \log L_V + 10 \sum_q \bigl(|\gamma'(t_q)| / \overline{|\gamma'|} - 1\bigr)^2.
 
     Args:
-        immersion_or_metric, x, y, nodes, iterations, tolerance: as for :func:`~.curves.geodesic`.
-            Structures of V narrower than a step cannot be seen: raise ``nodes``.
+        immersion_or_metric, x, y, nodes, iterations, tolerance: as for
+            :func:`~.geodesics.geodesic`. Structures of V narrower than a step cannot be seen:
+            raise ``nodes``.
 
     Returns:
         Curves at constant Euclidean speed. ``length`` is :math:`L_V` in units of the largest V on
@@ -54,7 +55,7 @@ def potential_path(
         scale of V; ``energy`` is half its square.
 
     Raises:
-        TypeError, ValueError: as for :func:`~.curves.geodesic`.
+        TypeError, ValueError: as for :func:`~.geodesics.geodesic`.
         DegenerateMetricError: the metric is not positive definite at some point of a curve.
 
     Warns:
@@ -64,10 +65,7 @@ def potential_path(
         Chadebec, Allassonnière, A geometric perspective on variational autoencoders, NeurIPS 2022
         (the potential).
     """
-    return _potential_path(as_metric(immersion_or_metric), x, y, nodes, iterations, tolerance)
-
-
-def _potential_path(metric, x, y, nodes, iterations, tolerance) -> Curve:
+    metric = as_metric(immersion_or_metric)
     check_ends(x, y, nodes, iterations, tolerance)
     tiny = torch.finfo(x.dtype).tiny  # keeps a curve of length 0 finite
 

@@ -135,6 +135,13 @@ class Concatenation(nn.Module):
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
+def as_metric(immersion_or_metric: Immersion | Metric) -> Metric:
+    """A metric as it is; of a map, the pullback of the Euclidean metric by it."""
+    if isinstance(immersion_or_metric, Metric):
+        return immersion_or_metric
+    return PullbackMetric(immersion_or_metric)
+
+
 def orthonormal_frame(J: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     r"""QR decomposition :math:`J = QR` of Jacobians ``[B, D, d]`` with a positive diagonal of R.
 

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import warnings
 from typing import ClassVar
 
 import torch
@@ -13,6 +12,7 @@ from tqdm.auto import tqdm
 from .. import hub
 from .._extras import require
 from .._files import ensure_writable, load_tensors, written_beside
+from ..geometry._warnings import warn
 
 
 class LatentSampler(BaseSampler):
@@ -61,7 +61,7 @@ class LatentSampler(BaseSampler):
 
     def _warn(self) -> None:
         if message := self._report():
-            warnings.warn(message, stacklevel=3)
+            warn(message)
 
     def sample_latent(self, num_samples: int = 1, batch_size: int = 500) -> torch.Tensor:
         """Draw latent points, such that ``model.decoder`` takes them.

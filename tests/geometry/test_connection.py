@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from pythae_geometric.geometry.connection import (
+from pythae_geometric.geometry.connection import metric_scalar_curvature, ricci
+from pythae_geometric.geometry.manifolds import Sphere, Torus
+from pythae_geometric.geometry.metric import (
+    DegenerateMetricError,
+    Metric,
     brownian_drift,
     christoffel,
     geodesic_acceleration,
-    metric_scalar_curvature,
-    ricci,
 )
-from pythae_geometric.geometry.manifolds import Sphere, Torus
-from pythae_geometric.geometry.metric import DegenerateMetricError, Metric
 from pythae_geometric.geometry.pullback import PullbackMetric, StochasticPullbackMetric
 
 

@@ -14,12 +14,8 @@ from spaces import (
 )
 from torch import nn
 
-from pythae_geometric.geometry.curves import (
-    ConvergenceWarning,
-    Curve,
-    geodesic,
-    squared_distance,
-)
+from pythae_geometric.geometry.curves import ConvergenceWarning, Curve
+from pythae_geometric.geometry.geodesics import geodesic, squared_distance
 from pythae_geometric.geometry.pullback import PullbackMetric, StochasticPullbackMetric
 
 

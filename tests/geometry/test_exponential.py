@@ -12,7 +12,7 @@ from spaces import (
     torus_shots,
 )
 
-from pythae_geometric.geometry.exponential import exponential_map, logarithm
+from pythae_geometric.geometry.geodesics import exponential_map, logarithm
 from pythae_geometric.geometry.metric import DegenerateMetricError
 from pythae_geometric.geometry.pullback import PullbackMetric
 
@@ -113,6 +113,22 @@ def test_geodesics_that_end_before_time_one():
     """On z -> z² the point 0 is singular, and the geodesic from 1 reaches it at time ½."""
     with pytest.raises((ValueError, DegenerateMetricError)):
         exponential_map(lambda z: z**2, torch.ones(1, 1), -torch.ones(1, 1))
+
+
+def test_geodesics_that_leave_the_chart():
+    """arctan covers a bounded interval: the geodesic from 0 reaches its end at time π / 4."""
+    with pytest.raises(ValueError, match="leaves the chart"):
+        exponential_map(torch.atan, torch.zeros(1, 1).double(), torch.full((1, 1), 2.0).double())
+
+
+def test_an_assertion_of_the_map_is_not_taken_for_the_solver_s():
+    def immersion(z):
+        assert z.max() < 0.5, "outside the training data"
+        return z
+
+    for space in (immersion, PullbackMetric(immersion)):
+        with pytest.raises(AssertionError, match="outside the training data"):
+            exponential_map(space, torch.zeros(1, 2), torch.ones(1, 2))
 
 
 def test_logarithm_at_a_degenerate_point():

@@ -30,7 +30,7 @@ def three_centroids(full):
 
 
 def quadrature(metric, box=9.0, n=601):
-    """Mean, covariance, and the probability of each of 9 boxes under the uniform law."""
+    """Mean, covariance, and the probability of each of 9 boxes under the uniform distribution."""
     axis = torch.linspace(-box, box, n, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)
     p = metric.log_volume(z).exp()
@@ -66,7 +66,7 @@ def check_law(sample, metric, deviations=4.5):
 
 
 def run_chains(metric, n=8000):
-    # Chains of 60 long steps forget a start this close to the law; their ends are independent.
+    # Chains of 60 long steps forget a start this close to the target; their ends are independent.
     start = metric.centroids[torch.randint(3, (n,), generator=seeded(1))]
     result = hmc(
         metric.log_volume_and_grad, start, 60, leapfrog_steps=10, step_size=0.25,
@@ -77,13 +77,13 @@ def run_chains(metric, n=8000):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_uniform_law_of_a_metric_agrees_with_quadrature(full):
+def test_uniform_distribution_of_a_metric_agrees_with_quadrature(full):
     metric = three_centroids(full)
     check_law(run_chains(metric), metric)
 
 
 def test_the_check_notices_momenta_of_half_scale(monkeypatch):
-    """The fault of the published sampler; it breaks the invariance of the law."""
+    """The fault of the published sampler; it breaks the invariance of the target distribution."""
     metric = three_centroids(False)
     randn = torch.randn
     monkeypatch.setattr(torch, "randn", lambda *args, **kwargs: 0.5 * randn(*args, **kwargs))

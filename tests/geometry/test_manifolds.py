@@ -72,7 +72,7 @@ def test_samples_follow_the_generator(M):
 
 
 @EVERY
-def test_moments_of_the_uniform_law(M):
+def test_moments_of_the_uniform_distribution(M):
     """All irreducible: mean 0, covariance a multiple of the identity with trace |x|²."""
     x = sample(M, N)
     mean, second = x.mean(0), x.mT @ x / N
@@ -250,7 +250,7 @@ def test_a_loop_of_frames_winds_round_the_circle_group():
     torch.testing.assert_close(g, Circle().group_element(t))
 
 
-# -- uniform laws in closed form ---------------------------------------------------------------
+# -- uniform distributions in closed form ------------------------------------------------------
 
 
 def ks(values, cdf):

@@ -186,7 +186,7 @@ def test_volumes_of_coinciding_centroids_add():
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_uniform_law_of_additive_volumes_is_a_mixture_of_normal_laws(full):
+def test_uniform_distribution_of_additive_volumes_is_a_mixture_of_normals(full):
     """Equal precisions P, lambda = 0: equal weights, means c_k, covariances rho²/d P^-1."""
     reference = make_metric(full)
     c, P, rho = reference.centroids, reference.precisions[:1], 1.7

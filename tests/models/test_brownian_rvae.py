@@ -1,12 +1,14 @@
-"""BrownianRVAE: its laws against mathematics, its phases in pythae's trainer, bad input."""
+"""BrownianRVAE: its distributions, its phases in pythae's trainer, bad input."""
 
 import copy
 import json
 import math
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -17,23 +19,22 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Encoder_VAE_MLP
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
+from pythae.trainers.training_callbacks import TrainingCallback
 from torch import nn
 
-import pythae_geometric
 from pythae_geometric.geometry import PullbackMetric, squared_distance
 from pythae_geometric.models.brownian_rvae import (
     BrownianRVAE,
     BrownianRVAEConfig,
 )
-from pythae_geometric.models.brownian_rvae import brownian_rvae_model as implementation
+from pythae_geometric.models.brownian_rvae.distributions import BrownianPosterior, log_volume
 from pythae_geometric.models.brownian_rvae.geodesic_fan import GeodesicFan, mean_squared_speed
+from pythae_geometric.models.brownian_rvae.phases import MAX_CODES, CodeStatistics
 from pythae_geometric.models.brownian_rvae.stochastic_decoder import (
     DecoderMetric,
     RBFPrecision,
     gaussian_log_prob,
 )
-
-pythae_geometric.register(BrownianRVAE, BrownianRVAEConfig)
 
 
 def config(**fields):
@@ -49,7 +50,7 @@ def config(**fields):
     )
 
 
-def train(model, data, folder, epochs, eval_data=None, **fields):
+def train(model, data, folder, epochs, eval_data=None, callbacks=None, **fields):
     training = BaseTrainerConfig(
         output_dir=str(folder),
         num_epochs=epochs,
@@ -59,7 +60,7 @@ def train(model, data, folder, epochs, eval_data=None, **fields):
         **fields,
     )
     pipeline = TrainingPipeline(model, training)
-    pipeline(data, eval_data)
+    pipeline(data, eval_data, callbacks=callbacks)
     return pipeline.trainer
 
 
@@ -76,7 +77,7 @@ def rvae(digits, tmp_path_factory):
     return BrownianRVAE.load_from_folder(final(trainer)).eval()
 
 
-# The law of the decoder
+# The distribution of the decoder
 
 
 def placed(seed=0, dtype=torch.float64, d=2, D=6, K=5, bandwidth=0.3):
@@ -144,7 +145,7 @@ def test_stochastic_gradient_of_the_volume_is_unbiased():
     z = torch.randn(1, 2, dtype=torch.float64)
     exact, gradient = metric.log_volume_and_grad(z)
     many = z.expand(20_000, 2).clone().requires_grad_()
-    value = implementation.log_volume(metric, many)
+    value = log_volume(metric, many)
     (draws,) = torch.autograd.grad(value.sum(), many)
     assert torch.allclose(value, exact.expand(20_000))
     error = (draws.mean(0) - gradient[0]).abs() / (draws.std(0) / len(draws) ** 0.5)
@@ -155,7 +156,7 @@ def test_stochastic_gradient_of_the_volume_is_unbiased():
 def test_a_sample_where_the_map_is_constant_has_the_smallest_volume_and_no_gradient():
     metric = DecoderMetric(lambda z: torch.zeros(len(z), 6), placed(dtype=torch.float32))
     z = torch.tensor([[0.0, 0.0], [1e4, 0.0]]).requires_grad_()
-    value = implementation.log_volume(metric, z)
+    value = log_volume(metric, z)
     (gradient,) = torch.autograd.grad(value.sum(), z)
     value = value.detach()
     assert bool(torch.isfinite(value).all()) and float(value[1]) < float(value[0]) - 50
@@ -210,21 +211,23 @@ def test_fan_of_a_trained_model_is_close_to_geodesics(rvae, digits):
     assert float(excess.median()) < 0.03 and float(excess.median()) > -1e-3
 
 
-# The laws of the latent space
+# The distributions of the latent space
 
 
-def test_posterior_samples_come_from_the_law_that_is_scored(rvae):
+def test_posterior_samples_come_from_the_distribution_that_is_scored(rvae):
     mean = rvae.std.centers[:1].expand(50_000, 2)
     log_time = torch.full((50_000,), math.log(0.02))
     torch.manual_seed(0)
     with torch.no_grad():
-        z, negative_entropy, log_q = rvae._sample_posterior(rvae.metric, mean, log_time)
+        posterior = BrownianPosterior(rvae.metric, mean, log_time)
+        z = posterior.rsample()
+        entropy, log_q = posterior.entropy(), posterior.log_prob(z)
         covariance = 0.02 * torch.linalg.inv(rvae.metric(mean[:1])[0])
-    law = torch.distributions.MultivariateNormal(mean[0], covariance)
+    reference = torch.distributions.MultivariateNormal(mean[0], covariance)
     # Coordinates and times of a float32 model of this size: 1e-3 is rounding.
-    assert torch.allclose(log_q, law.log_prob(z), atol=2e-3, rtol=1e-3)
-    assert torch.allclose(negative_entropy[0], -law.entropy(), atol=1e-3)
-    white = torch.linalg.solve_triangular(law.scale_tril, (z - mean).T, upper=False)
+    assert torch.allclose(log_q, reference.log_prob(z), atol=2e-3, rtol=1e-3)
+    assert torch.allclose(entropy[0], reference.entropy(), atol=1e-3)
+    white = torch.linalg.solve_triangular(reference.scale_tril, (z - mean).T, upper=False)
     sample = white @ white.T / 50_000
     assert torch.allclose(sample, torch.eye(2), atol=5 * (2 / 50_000) ** 0.5)
 
@@ -275,7 +278,7 @@ def test_in_flat_space_the_divergence_is_that_of_gaussians():
     q = torch.distributions.MultivariateNormal(mean[0], log_time.exp() * eye)
     p = torch.distributions.MultivariateNormal(model.prior_center, 0.7 * eye)
     kl = torch.distributions.kl_divergence(q, p)
-    # The spread of |z - c|² / 2s, from the law of z.
+    # The spread of |z - c|² / 2s, from the distribution of z.
     t, shift = float(log_time.exp()), (mean[0] - model.prior_center).square().sum()
     spread = float((2 * t * t * 2 + 4 * t * shift) ** 0.5) / (2 * 0.7)
     assert abs(float(output.reg_loss - kl)) < 4 * spread / 20_000**0.5
@@ -287,8 +290,9 @@ def test_get_nll_in_flat_space_is_the_likelihood_of_the_linear_gaussian_model():
     model = flat_model(latent_noise=0.5)
     Q = model.decoder.Q
     eye = torch.eye(5, dtype=torch.float64)
-    law = torch.distributions.MultivariateNormal(Q @ model.prior_center, 0.7 * Q @ Q.T + 0.25 * eye)
-    x = law.sample((3,))
+    covariance = 0.7 * Q @ Q.T + 0.25 * eye
+    exact = torch.distributions.MultivariateNormal(Q @ model.prior_center, covariance)
+    x = exact.sample((3,))
     torch.manual_seed(0)
     # The posterior is the encoder's: make it a broad one around the truth.
     with torch.no_grad():
@@ -297,7 +301,7 @@ def test_get_nll_in_flat_space_is_the_likelihood_of_the_linear_gaussian_model():
         model.encoder.layer.weight[2].zero_()
         model.encoder.layer.bias[2].fill_(math.log(0.3))
     estimate = model.get_nll(x, n_samples=3000, batch_size=2000)
-    assert abs(estimate - float(law.log_prob(x).mean())) < 0.05
+    assert abs(estimate - float(exact.log_prob(x).mean())) < 0.05
 
 
 def test_get_nll_grows_with_the_samples_above_the_elbo(rvae, digits):
@@ -312,19 +316,7 @@ def test_divergences_are_non_negative_in_expectation(rvae, digits):
     x = torch.as_tensor(digits[600:])
     with torch.no_grad():
         values = torch.stack([rvae({"data": x}).reg_loss for _ in range(8)])
-    assert float(values.mean() + 3 * values.std()) > 0
-    assert float(values.mean()) > 0.5  # the codes do say something
-
-
-def test_every_parameter_learns_in_the_second_phase_but_the_mean(rvae, digits):
-    model = copy.deepcopy(rvae).train()
-    model.zero_grad()
-    model({"data": torch.as_tensor(digits[:50])}).loss.backward()
-    for name, parameter in model.named_parameters():
-        if name.startswith("decoder."):
-            assert parameter.grad is None
-        else:
-            assert bool(torch.isfinite(parameter.grad).all()) and bool(parameter.grad.any()), name
+    assert float(values.mean()) > 0.5  # and the codes do say something
 
 
 def test_gradient_of_the_loss_against_finite_differences():
@@ -354,38 +346,197 @@ def test_gradient_of_the_loss_against_finite_differences():
 # The two phases in pythae's trainer
 
 
-def test_the_saved_model_is_of_the_last_phase_whatever_the_losses(digits, tmp_path, monkeypatch):
-    """The second phase is made much worse than the first, for training and evaluation loss."""
+class Recorder(TrainingCallback):
+    """The state of a model after each epoch, and the losses that loggers are told."""
+
+    def __init__(self, model):
+        self.model, self.states, self.logs = model, [], []
+
+    def on_epoch_end(self, training_config, **kwargs):
+        self.states.append(copy.deepcopy(self.model.state_dict()))
+
+    def on_log(self, training_config, logs, **kwargs):
+        self.logs.append(logs)
+
+    def best(self, key, first):
+        """The number of the best epoch, from the ``first`` on."""
+        return min(range(first, len(self.logs) + 1), key=lambda e: self.logs[e - 1][key])
+
+
+def shift_second_phase(monkeypatch, offset):
+    """Move the losses of the second phase; the best are those after three epochs."""
     elbo = BrownianRVAE._elbo
 
-    def bad(self, x):
+    def shifted(self, x):
         output = elbo(self, x)
-        output["loss"] = output.loss + 1e6
+        output["loss"] = output.loss + offset + 1000 * abs(int(self.epochs_done) - 3)
         return output
 
-    monkeypatch.setattr(BrownianRVAE, "_elbo", bad)
-    for eval_data in (None, digits[100:150]):
-        trainer = train(BrownianRVAE(config()), digits[:100], tmp_path, 4, eval_data)
-        model = AutoModel.load_from_folder(final(trainer))
-        assert type(model) is BrownianRVAE and not model.in_warmup
-        assert int(model.epochs_done) >= (2 if eval_data is not None else 3)
-        assert model.std.centers.any()
+    monkeypatch.setattr(BrownianRVAE, "_elbo", shifted)
 
 
-def test_warmup_is_an_autoencoder_and_its_offset_costs_no_digit(digits):
+def same(state, other):
+    return all(torch.equal(value, other[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("criterion", ["training", "evaluation", "training, though evaluated"])
+@pytest.mark.parametrize("offset", [-1e6, 1e6], ids=["falls", "rises"])
+def test_the_saved_model_is_the_best_of_the_last_phase(
+    offset, criterion, digits, tmp_path, monkeypatch
+):
+    shift_second_phase(monkeypatch, offset)
+    model = BrownianRVAE(config())
+    recorder = Recorder(model)
+    eval_data = None if criterion == "training" else digits[100:170]
+    on_train = criterion != "evaluation"
+    fields = {"keep_best_on_train": on_train, "scheduler_cls": "ReduceLROnPlateau"}
+    trainer = train(
+        model, digits[:100], tmp_path, 6, eval_data, [recorder], steps_saving=1, **fields
+    )
+    if criterion == "training" or (on_train and offset < 0):
+        # The training losses of epoch 2 are those of the first phase.
+        best = recorder.best("train_epoch_loss", 3)
+        assert best == 4
+    else:
+        best = recorder.best("eval_epoch_loss", 2)
+        assert best == 3
+    saved = AutoModel.load_from_folder(final(trainer))
+    assert type(saved) is BrownianRVAE and not saved.in_warmup
+    assert same(saved.state_dict(), recorder.states[best - 1])
+    for epoch in range(1, 7):
+        folder = os.path.join(trainer.training_dir, f"checkpoint_epoch_{epoch}")
+        checkpoint = AutoModel.load_from_folder(folder)
+        assert checkpoint.in_warmup == (epoch == 1)
+    # What the scheduler saw are the losses that were reported.
+    key = "train_epoch_loss" if eval_data is None else "eval_epoch_loss"
+    assert trainer.scheduler.best == min(logs[key] for logs in recorder.logs)
+
+
+def test_the_reported_losses_are_those_of_the_model(digits, tmp_path):
+    """The mean of reconstruction and divergence, in both phases."""
+    model, parts = BrownianRVAE(config()), []
+
+    def note(model, arguments, keywords, output):
+        if "epoch" in keywords:
+            key = "train_epoch_loss" if model.training else "eval_epoch_loss"
+            value = float((output.recon_loss + output.reg_loss).detach())
+            parts.append((keywords["epoch"], key, value))
+
+    handle = model.register_forward_hook(note, with_kwargs=True)
+    recorder = Recorder(model)
+    train(model, digits[:100], tmp_path, 4, digits[100:170], [recorder])
+    handle.remove()
+    for epoch, logs in enumerate(recorder.logs, 1):
+        for key, loss in logs.items():
+            batches = [value for *where, value in parts if where == [epoch, key]]
+            assert len(batches) == 2
+            assert loss == pytest.approx(sum(batches) / 2, rel=1e-6)
+
+
+def one_epoch(model, x, epoch):
+    """What pythae's trainer does in an epoch."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-4)
+    model.train()
+    model({"data": x}, epoch=epoch, dataset_size=len(x), uses_ddp=False).loss.backward()
+    optimiser.step()
+    model.update()
+
+
+def saved_state(model, folder):
+    model.save(folder)
+    return AutoModel.load_from_folder(folder).state_dict()
+
+
+@pytest.mark.filterwarnings("ignore:The model is saved in the first phase")
+def test_only_copies_that_a_training_took_follow_their_model(digits, tmp_path):
+    x = torch.as_tensor(digits[:60])
+    model, other = BrownianRVAE(config()), BrownianRVAE(config())
+    before = copy.deepcopy(model)
+    one_epoch(model, x, 1)
+    one_epoch(other, x, 1)
+    kept, trained_on, of_other = (copy.deepcopy(m) for m in (model, model, other))
+    copy_of_copy = copy.deepcopy(kept)
+    pickled = pickle.loads(pickle.dumps(kept))
+    alone = (before, trained_on, of_other, pickled)
+    states = [copy.deepcopy(m.state_dict()) for m in alone]
+    assert same(saved_state(kept, tmp_path), kept.state_dict())  # there is no last phase yet
+    one_epoch(model, x, 2)
+    one_epoch(model, x, 3)
+    # A second copy goes on by itself: it forgets where it came from.
+    trained_on.train()({"data": x}, epoch=1)
+    for one, state in zip(alone, states, strict=True):
+        assert same(saved_state(one, tmp_path), state)
+    for one in (kept, copy_of_copy):
+        assert same(saved_state(one, tmp_path), model.state_dict())
+        assert one.in_warmup  # the copy itself is left as it is
+    assert same(saved_state(model, tmp_path), model.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:The model is saved in the first phase")
+def test_a_copy_of_an_earlier_training_stays_as_it_is(digits, tmp_path):
+    x = torch.as_tensor(digits[:60])
+    model = BrownianRVAE(config())
+    one_epoch(model, x, 1)
+    early = copy.deepcopy(model)
+    state = copy.deepcopy(early.state_dict())
+    for epoch in (1, 2, 3):
+        one_epoch(model, x, epoch)
+    assert not model.in_warmup
+    assert same(saved_state(early, tmp_path), state)
+
+
+def test_one_state_is_kept_and_none_where_none_is_needed(digits, tmp_path):
+    x = torch.as_tensor(digits[:60])
+    model = BrownianRVAE(config(warmup_epochs=1))
+    for epoch in (1, 2, 3):
+        one_epoch(model, x, epoch)
+    assert model._last_phase.state is not None
+    assert copy.deepcopy(model)._last_phase.state is None
+    model.save(tmp_path)
+    loaded = AutoModel.load_from_folder(tmp_path)
+    for epoch in (1, 2, 3):
+        one_epoch(loaded, x, epoch)
+    assert loaded._last_phase.state is None
+
+
+def test_a_training_may_end_in_the_first_phase_and_go_on_later(digits, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = BrownianRVAE(config(warmup_epochs=3))
+        trainer = train(model, digits[:100], tmp_path, 2, steps_saving=1)
+    caught = [str(w.message) for w in caught if "first phase" in str(w.message)]
+    assert len(caught) == 1 and "(1 of 3 epochs)" in caught[0]  # with the first checkpoint
+    model = AutoModel.load_from_folder(final(trainer))
+    assert int(model.epochs_done) == 2
+    trainer = train(model, digits[:100], tmp_path, 1)
+    assert not AutoModel.load_from_folder(final(trainer)).in_warmup
+    trainer = train(model, digits[:100], tmp_path, 1)
+    assert int(AutoModel.load_from_folder(final(trainer)).epochs_done) == 4
+
+
+def test_statistics_of_the_codes():
+    batches = [(torch.randn(4, 2), torch.randn(4), torch.randn(4, 3)) for _ in range(3)]
+    seen = CodeStatistics()
+    for batch in batches:
+        seen.add(*batch)
+    codes, log_time, residual = (torch.cat(part) for part in zip(*batches, strict=True))
+    assert torch.equal(seen.codes, codes) and seen.count == 12
+    assert torch.allclose(seen.variance, residual.square().mean(0))
+    assert torch.allclose(seen.mean_log_time, log_time.mean())
+    many = torch.zeros(MAX_CODES, 1)
+    for _ in range(2):
+        seen.add(many, many[:, 0], many)
+    assert seen.count == 12 + MAX_CODES
+
+
+def test_warmup_is_an_autoencoder(digits):
     model = BrownianRVAE(config())
     x = torch.as_tensor(digits[:50])
     output = model({"data": x})
     mean = model.decoder(model.encoder(x).embedding).reconstruction
     reference = torch.distributions.Normal(mean, 1.0).log_prob(x).flatten(1).sum(1).mean()
-    assert torch.allclose(output.recon_loss, -reference)
-    assert float(output.loss) - 1e9 == pytest.approx(float(-reference), abs=1e-5)
-    output.loss.backward()
-    gradient = model.decoder.reconstruction.bias.grad.clone()
-    model.zero_grad()
-    output = model({"data": x})
-    output.recon_loss.backward()
-    assert torch.equal(gradient, model.decoder.reconstruction.bias.grad)
+    assert torch.allclose(output.loss, -reference)
+    assert torch.equal(output.loss, output.recon_loss) and not output.reg_loss.any()
 
 
 @pytest.mark.parametrize("saved_at", [1, 3])
@@ -409,31 +560,6 @@ def test_a_loaded_checkpoint_goes_on_in_its_phase(saved_at, digits, tmp_path):
     assert not loaded.in_warmup
 
 
-def test_save_and_load_give_the_same_values(rvae, digits, tmp_path):
-    rvae.save(tmp_path)
-    loaded = AutoModel.load_from_folder(tmp_path).eval()
-    x = torch.as_tensor(digits[:30])
-    values = []
-    for model in (rvae, loaded):
-        torch.manual_seed(0)
-        with torch.no_grad():
-            values.append(model({"data": x}))
-    for key in ("loss", "recon_loss", "reg_loss", "recon_x", "z"):
-        assert torch.equal(values[0][key], values[1][key])
-    z = rvae.std.centers[:5]
-    assert torch.equal(rvae.log_prior(z), loaded.log_prior(z))
-
-
-def test_the_same_seed_trains_the_same_model(digits, tmp_path):
-    states = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        model = BrownianRVAE(config())
-        train(model, digits[:100], tmp_path, 3, seed=5)
-        states.append(model.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
-
-
 # pythae's networks and dtypes
 
 
@@ -450,20 +576,26 @@ def test_an_encoder_of_pythae(digits, tmp_path):
     assert bool(torch.isfinite(output.loss)) and output.recon_x.shape == (20, 1, 8, 8)
 
 
-def test_benchmark_networks_of_pythae_with_batch_norm(tmp_path):
-    from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_VAE_MNIST
+class NormedDecoder(BaseDecoder):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 64))
 
-    torch.manual_seed(0)
-    data = torch.rand(24, 1, 28, 28).numpy()
-    fields = {"input_dim": (1, 28, 28), "num_centers": 8, "warmup_epochs": 1}
-    networks = (Encoder_Conv_VAE_MNIST, Decoder_Conv_AE_MNIST)
-    model = BrownianRVAE(config(**fields), *(network(config(**fields)) for network in networks))
-    trainer = train(model, data, tmp_path, 2)
-    assert not AutoModel.load_from_folder(final(trainer)).in_warmup
-    statistics = [b.clone() for b in model.decoder.buffers()]
-    model.train()
-    model({"data": torch.as_tensor(data)}, epoch=3).loss.backward()
-    assert all(torch.equal(a, b) for a, b in zip(statistics, model.decoder.buffers(), strict=True))
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.layers(z).sigmoid().view(-1, 1, 8, 8))
+
+
+def test_the_mean_is_held_fixed_in_the_second_phase(digits):
+    """Its parameters, and the statistics of its batch normalisation."""
+    model = BrownianRVAE(config(warmup_epochs=1), decoder=NormedDecoder())
+    x = torch.as_tensor(digits[:50])
+    one_epoch(model, x, 1)
+    before = copy.deepcopy(model.decoder.state_dict())
+    model.zero_grad()
+    model({"data": x}, epoch=2).loss.backward()
+    assert all(p.grad is None for p in model.decoder.parameters())
+    one_epoch(model, x, 2)
+    assert same(model.decoder.state_dict(), before)
 
 
 @pytest.mark.parametrize("latent_dim", [1, 3])
@@ -473,27 +605,6 @@ def test_latent_dimensions_and_batches_of_one(latent_dim, digits, tmp_path):
     assert not model.in_warmup
     with torch.no_grad():
         assert bool(torch.isfinite(model({"data": torch.as_tensor(digits[:1])}).loss))
-
-
-def test_pythaes_habits(rvae, digits):
-    x = torch.as_tensor(digits[:6])
-    assert rvae.predict(x).embedding.shape == (6, 2)
-    assert rvae.reconstruct(x).shape == x.shape
-    assert rvae.embed(x).shape == (6, 2)
-    assert rvae.interpolate(x[:3], x[3:], granularity=4).shape == (3, 4, 1, 8, 8)
-    assert "BrownianRVAE" in repr(rvae)
-
-
-def test_mixed_precision_is_left_for_the_geometry(rvae, digits):
-    x = torch.as_tensor(digits[:20])
-    losses = []
-    for enabled in (False, True):
-        torch.manual_seed(0)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            losses.append(rvae({"data": x}).loss)
-    assert torch.equal(*losses)
-    losses[1].backward()
-    rvae.zero_grad()
 
 
 def test_the_reproduction_script_runs(tmp_path):
@@ -511,22 +622,6 @@ def test_the_reproduction_script_runs(tmp_path):
 
 
 # Bad input
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"latent_dim": 0}, "latent_dim must be finite and at least 1"),
-        ({"warmup_epochs": 0}, "warmup_epochs must be finite and at least 1"),
-        ({"num_centers": 0}, "num_centers must be"),
-        ({"rbf_bandwidth": 0.0}, "rbf_bandwidth must be"),
-        ({"precision_floor": float("nan")}, "precision_floor must be"),
-        ({"hidden_dims": ()}, "hidden_dims must name"),
-    ],
-)
-def test_bad_configs(fields, message):
-    with pytest.raises(ValueError, match=message):
-        config(**fields)
 
 
 def test_input_dim_is_needed():
@@ -553,22 +648,6 @@ def test_an_encoder_of_another_latent_dimension(digits):
     model = BrownianRVAE(config(), encoder=encoder_of_pythae(latent_dim=3))
     with pytest.raises(ValueError, match=r"embedding of shape \[10, 2\] \(latent_dim is 2\)"):
         model({"data": torch.as_tensor(digits[:10])})
-
-
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_training_that_ends_in_the_first_phase_is_refused_before_it_begins(
-    epochs, digits, tmp_path
-):
-    with pytest.raises(Exception, match=f"warmup_epochs is 2, but .* end after epoch {epochs}"):
-        train(BrownianRVAE(config()), digits[:100], tmp_path, epochs)
-    assert not os.listdir(tmp_path)
-
-
-def test_resumed_training_counts_the_epochs_done(digits, tmp_path):
-    model = BrownianRVAE(config())
-    model.epochs_done += 1
-    train(model, digits[:100], tmp_path, 2)
-    assert not model.in_warmup
 
 
 def test_fewer_points_than_centres_are_refused_in_the_first_step(digits, tmp_path):

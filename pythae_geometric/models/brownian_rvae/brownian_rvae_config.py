@@ -13,7 +13,7 @@ class BrownianRVAEConfig(StrictConfig, BaseAEConfig):
         hidden_dims (tuple): The widths of the hidden layers of the default encoder; those of the
             default decoder are the same in reverse order. Default: (300, 300)
         warmup_epochs (int): The number of epochs of the first phase, in which encoder and mean are
-            trained with :math:`\sigma = 1`. Training must be longer. Default: 100
+            trained with :math:`\sigma = 1`. Train for more epochs than this. Default: 100
         num_centers (int): The number K of centres of the precision
             :math:`\sigma(z)^{-2} = W \exp(-\beta |z - c_k|^2) + \zeta`, placed by k-means on the
             codes; at most the number of training points. Default: 350

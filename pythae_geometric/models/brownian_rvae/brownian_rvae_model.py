@@ -1,25 +1,22 @@
 import math
-import sys
+import os
 
 import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
-from pythae.trainers import BaseTrainer
 
-from ...geometry import evaluation_mode, heat_kernel_log_prob
-from ..base import GeometricModel, check_finite
+from ...geometry import evaluation_mode
+from ..base import GeometricModel
 from .brownian_rvae_config import BrownianRVAEConfig
-from .geodesic_fan import GeodesicFan, mean_squared_speed
+from .checks import check_data, check_encoded, check_training
+from .distributions import BrownianPosterior, BrownianPrior
+from .geodesic_fan import GeodesicFan, along_curves
 from .networks import Decoder, Encoder
+from .phases import CodeStatistics, LastPhase
 from .stochastic_decoder import DecoderMetric, RBFPrecision, gaussian_log_prob
 
 # Posterior times are kept within these bounds (published code).
 TIMES = (1e-4, 5.0)
-# The codes of this many training points place the centres.
-MAX_CODES = 20_000
-# Added to the loss of the first phase. pythae's trainer keeps the model of the lowest loss, and
-# begins at 1e10.
-WARMUP_OFFSET = 1e9
 # Evaluations of the energy an epoch, for the geodesics of the fan, and when it is made.
 REFRESH_ITERATIONS, FIRST_ITERATIONS = 10, 100
 
@@ -38,9 +35,10 @@ class BrownianRVAE(GeometricModel):
         \mathrm{loss} &= E_q \bigl[ -\log N(x; \mu(z), \sigma(z)^2) + \log q(z|x) - \log p(z) \bigr]
 
     with the geodesic distance l, and c and s learned. Both densities refer to dz. The posterior is
-    one Euler step of Brownian motion from m(x): it is normalised, and samples come from exactly the
-    law that is scored. The prior is the zeroth-order heat kernel, as a density of dz (its volume
-    factor at c cancels, see :func:`~pythae_geometric.geometry.heat_kernel_log_prob`).
+    one Euler step of Brownian motion from m(x): it is normalised, and its samples come from exactly
+    the distribution that is scored. The prior is the zeroth-order heat kernel, as a density of dz
+    (its volume factor at c cancels, see
+    :func:`~pythae_geometric.geometry.heat_kernel_log_prob`).
 
     **What the loss bounds.** The heat kernel is normalised to leading order in s: its total mass is
     :math:`Z = 1 + O(s)`, and exactly 1 in flat space. The loss plus :math:`\log Z` is a bound on
@@ -51,11 +49,11 @@ class BrownianRVAE(GeometricModel):
     **Two phases.** For ``warmup_epochs`` epochs encoder and mean are trained as an autoencoder
     (:math:`z = m(x)`, :math:`\sigma = 1`). Then k-means on the codes places the centres of
     :math:`\sigma`, and :math:`\sigma`, the prior and the encoder are trained on the loss above with
-    :math:`\mu` held fixed, in evaluation mode: the manifold stays, and the law on it is learned.
-    The model counts its epochs, so a model loaded from a checkpoint goes on where that was saved.
-    pythae's trainer keeps the copy of the lowest loss; that it never is one of the first phase,
-    losses of that phase are reported with 10⁹ added (in float64: gradients, and the digits that
-    you see, are not affected).
+    :math:`\mu` held fixed, in evaluation mode: the manifold stays, and the distribution on it is
+    learned. The model counts its epochs, so a model loaded from a checkpoint continues where that
+    was saved. The losses of the two phases are not comparable, and pythae's trainer saves the copy
+    of the lowest loss. A copy from the first phase therefore saves the best state of the second
+    once the model that it was copied from, in the same training, has reached that.
 
     **Distances.** Training uses curves between geodesics that are solved once an epoch, see
     :class:`~.geodesic_fan.GeodesicFan`. They are a little longer than the geodesics, which makes
@@ -70,8 +68,10 @@ class BrownianRVAE(GeometricModel):
             same, with a sigmoid; data must then be in [0, 1].
 
     Raises:
-        ValueError: if ``input_dim`` is not set; in training, if data or networks do not fit, or
-            training would end in the first phase.
+        ValueError: if ``input_dim`` is not set; in training, if data or networks do not fit.
+
+    Warns:
+        UserWarning: once in a training, if a model of the first phase is saved.
 
     References:
         D. Kalatzis, D. Eklund, G. Arvanitidis, S. Hauberg, *Variational autoencoders with
@@ -107,13 +107,9 @@ class BrownianRVAE(GeometricModel):
         model_config.uses_default_decoder = decoder is None
 
         K, d = model_config.num_centers, model_config.latent_dim
-        self.std = RBFPrecision(
-            d,
-            math.prod(model_config.input_dim),
-            K,
-            model_config.rbf_bandwidth,
-            model_config.precision_floor,
-        )
+        D = math.prod(model_config.input_dim)
+        beta, zeta = model_config.rbf_bandwidth, model_config.precision_floor
+        self.std = RBFPrecision(d, D, K, beta, zeta)
         self.prior_center = torch.nn.Parameter(torch.zeros(d))
         self.prior_log_time = torch.nn.Parameter(torch.zeros(()))
         self.fan = GeodesicFan(K, d)
@@ -121,7 +117,8 @@ class BrownianRVAE(GeometricModel):
         # of the residuals: as wide, in the data, as what the decoder cannot explain.
         self.register_buffer("log_time_unit", torch.zeros(()))
         self.register_buffer("epochs_done", torch.zeros((), dtype=torch.long))
-        self._forget_codes()
+        self._statistics = CodeStatistics()
+        self._last_phase = LastPhase()
 
     # The two phases
 
@@ -131,32 +128,31 @@ class BrownianRVAE(GeometricModel):
         return int(self.epochs_done) < self.model_config.warmup_epochs
 
     def update(self) -> None:
-        """Count an epoch (pythae's trainer calls this after each), and go on to the second phase
-        or solve the geodesics of the fan anew.
+        """Count an epoch (pythae's trainer calls this after each), and begin the second phase or
+        solve the geodesics of the fan again.
 
         Raises:
             RuntimeError: if the first phase ends without any codes.
             ValueError: if there are fewer codes than centres.
         """
         self.epochs_done += 1
-        if not self.in_warmup:
-            if int(self.epochs_done) == self.model_config.warmup_epochs:
-                self._begin_second_phase()
-            else:
-                self.fan.solve(self.metric, self.prior_center, REFRESH_ITERATIONS)
+        epochs_of_phase = int(self.epochs_done) - self.model_config.warmup_epochs
+        if epochs_of_phase == 0:
+            self._begin_second_phase()
+        elif epochs_of_phase > 0:
+            self.fan.solve(self.metric, self.prior_center, REFRESH_ITERATIONS)
+        self._last_phase.end_epoch(self, epochs_of_phase)
 
     @torch.no_grad()
     def _begin_second_phase(self) -> None:
-        if not self._codes:
+        seen, self._statistics = self._statistics, CodeStatistics()
+        if not seen.count:
             raise RuntimeError(
                 "No codes were seen in the last epoch of the first phase: call the model in "
                 "training mode with the keyword epoch, as pythae's trainer does, before update()."
             )
-        codes = torch.cat(self._codes)
-        variance = self._square_sum / self._num_seen
-        self.std.place(codes, variance)
-        mean_log_time = self._log_time_sum / self._num_seen
-        self._forget_codes()
+        codes = seen.codes
+        self.std.place(codes, seen.variance)
         # The prior starts at the code nearest to the mean, with its most likely time.
         nearest = (codes - codes.mean(0)).norm(dim=1).argmin()
         self.prior_center.copy_(codes[nearest])
@@ -168,28 +164,28 @@ class BrownianRVAE(GeometricModel):
         # from the shortest posterior, where no gradient passes, and no posterior wider than it.
         s = (square.mean() / self.latent_dim).clamp(min=100 * TIMES[0])
         self.prior_log_time.copy_(s.log())
-        self.log_time_unit.copy_(torch.minimum(variance.mean(), s).log() - mean_log_time)
+        start = torch.minimum(seen.variance.mean(), s).log()
+        self.log_time_unit.copy_(start - seen.mean_log_time)
 
-    @torch.no_grad()
-    def _collect(self, codes, log_time, residual) -> None:
-        # The trainer shuffles: the first codes of an epoch are a random choice.
-        if self._num_seen < MAX_CODES:
-            self._codes.append(codes.detach())
-            self._square_sum = self._square_sum + residual.square().sum(0)
-            self._log_time_sum = self._log_time_sum + log_time.sum()
-            self._num_seen += len(codes)
+    def save(self, dir_path: str | os.PathLike) -> None:
+        """Save the model, or what :class:`~.phases.LastPhase` has in place of an early copy.
 
-    def _forget_codes(self) -> None:
-        self._codes, self._num_seen = [], 0
-        self._square_sum = self._log_time_sum = 0.0
-
-    def _check_second_phase(self) -> None:
-        if self.in_warmup:
-            raise RuntimeError(
-                f"The model is in the first phase of its training ({int(self.epochs_done)} of "
-                f"{self.model_config.warmup_epochs} epochs), where it has no metric yet: train it "
-                "longer, or lower warmup_epochs."
+        Raises:
+            OSError: if the folder cannot be written.
+        """
+        # A copy taken when the second phase had just begun was kept for a loss of the first.
+        is_early = int(self.epochs_done) <= self.model_config.warmup_epochs
+        best = self._last_phase.best(self) if is_early else self
+        if best.in_warmup:
+            self._last_phase.warn_once(
+                f"The model is saved in the first phase of its training ({self._progress()}), "
+                "where it has no metric and no prior yet. Load and train it further, or lower "
+                "warmup_epochs. (This warning is given once.)"
             )
+        super(BrownianRVAE, best).save(dir_path)
+
+    def _progress(self) -> str:
+        return f"{int(self.epochs_done)} of {self.model_config.warmup_epochs} epochs"
 
     # The geometry
 
@@ -200,7 +196,11 @@ class BrownianRVAE(GeometricModel):
         Raises:
             RuntimeError: in the first phase.
         """
-        self._check_second_phase()
+        if self.in_warmup:
+            raise RuntimeError(
+                f"The model is in the first phase of its training ({self._progress()}), where it "
+                "has no metric yet: train it longer, or lower warmup_epochs."
+            )
         return DecoderMetric(self._mean_map(), self.std)
 
     def _mean_map(self):
@@ -208,10 +208,7 @@ class BrownianRVAE(GeometricModel):
         return lambda z: decoder(z)["reconstruction"].flatten(1)
 
     def log_prior(self, z: torch.Tensor) -> torch.Tensor:
-        r"""The log density of the prior with respect to dz, its geodesics solved to convergence.
-
-        .. math:: \log p(z) = -\tfrac d2 \log(2 \pi s) + \tfrac12 \log \det G(z)
-                  - l^2(z, c) / 2s
+        """The log density of the prior with respect to dz, its geodesics solved to convergence.
 
         Args:
             z: points, ``[B, d]``.
@@ -223,55 +220,22 @@ class BrownianRVAE(GeometricModel):
             RuntimeError: in the first phase of training.
             DegenerateMetricError: where the metric is not positive definite.
         """
-        metric, c, s = self.metric, self.prior_center, self.prior_log_time.exp()
-        kernel = heat_kernel_log_prob(metric, z, c.expand_as(z), s.expand(len(z)))
-        return kernel + metric.log_volume(c.unsqueeze(0))
+        return self._prior(self.metric).log_prob(z)
+
+    def _prior(self, metric: DecoderMetric) -> BrownianPrior:
+        return BrownianPrior(metric, self.prior_center, self.prior_log_time)
 
     def _posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean ``[B, d]`` and log time ``[B]``."""
         encoded = self.encoder(x)
-        B, d = len(x), self.latent_dim
         mean, log_covariance = encoded["embedding"], encoded["log_covariance"]
-        if mean.shape != (B, d) or log_covariance.shape not in ((B, 1), (B, d)):
-            raise ValueError(
-                f"The encoder must give embedding of shape {[B, d]} (latent_dim is {d}) and "
-                f"log_covariance of shape {[B, 1]} or {[B, d]}, got {list(mean.shape)} and "
-                f"{list(log_covariance.shape)}."
-            )
+        check_encoded(mean, log_covariance, len(x), self.latent_dim)
         low, high = (math.log(time) for time in TIMES)
         return mean, (log_covariance.mean(1) + self.log_time_unit).clamp(low, high)
 
-    def _sample_posterior(self, metric, mean, log_time):
-        r""":math:`z = m + \sqrt t\, L^{-\top} \epsilon` with :math:`L L^\top = G(m)`, and the log
-        density of its law as a function of :math:`\epsilon` averaged over it: minus the entropy."""
-        d = self.latent_dim
-        L = metric.cholesky(mean)
-        noise = torch.randn_like(mean).unsqueeze(-1)
-        step = torch.linalg.solve_triangular(L.mT, noise, upper=True).squeeze(-1)
-        log_volume = L.diagonal(dim1=1, dim2=2).log().sum(1)
-        negative_entropy = log_volume - 0.5 * d * (log_time + math.log(2 * math.pi) + 1)
-        z = mean + (0.5 * log_time).exp().unsqueeze(1) * step
-        return z, negative_entropy, negative_entropy + 0.5 * (d - noise.square().sum((1, 2)))
-
     def _along_curves(self, z):
-        """Mean and deviation of the decoder at ``z``, and squared distances to the prior's centre,
-        from the curves of the fan."""
-        mean = self._mean_map()
-        interior = self.fan(z, self.prior_center)
-        ends, inner = torch.cat([z, self.prior_center.unsqueeze(0)]), interior.flatten(0, 1)
-        with evaluation_mode(mean):
-            mean_ends = mean(ends)
-            with torch.no_grad():  # neither these points nor the mean are learned here
-                mean_inner = mean(inner)
-        std = self.std(torch.cat([ends, inner]))
-        image = torch.cat([torch.cat([mean_ends, mean_inner]), std], dim=1)
-        image_z, image_c, image_inner = image.split([len(z), 1, len(inner)])
-        curves = [
-            image_c.expand(len(z), 1, -1),
-            image_inner.unflatten(0, interior.shape[:2]),
-            image_z.unsqueeze(1),
-        ]
-        return *image_z.chunk(2, dim=1), mean_squared_speed(torch.cat(curves, dim=1))
+        """See :func:`~.geodesic_fan.along_curves`."""
+        return along_curves(self.fan, self._mean_map(), self.std, z, self.prior_center)
 
     # pythae's interface
 
@@ -289,32 +253,37 @@ class BrownianRVAE(GeometricModel):
 
         Raises:
             ValueError: if the data are not finite, of a wrong shape, or outside [0, 1] under the
-                default decoder; if the encoder's output has a wrong shape; if training would end
-                in the first phase, or has fewer points than ``num_centers``.
+                default decoder; if the encoder's output has a wrong shape; if there are fewer
+                training points than ``num_centers``.
             DegenerateMetricError: if the decoder has collapsed a latent direction.
         """
         x = inputs["data"]
-        self._check_data(x)
-        # Geometry needs full precision: not every operation has a half one, and none of the
-        # derivatives would be of use.
+        check_data(x, self.model_config)
+        if self.training:
+            self._last_phase = self._last_phase.in_training(kwargs.get("epoch"))
+        # Geometry needs full precision: some operations have no version in half precision, and
+        # derivatives in it would be useless.
         with torch.autocast(x.device.type, enabled=False):
             self.decoder.requires_grad_(self.in_warmup)
             if self.in_warmup:
                 return self._autoencoder(x, kwargs)
-            return self._elbo(x)
+            output = self._elbo(x)
+        if "epoch" in kwargs:
+            self._last_phase.add_loss(output.loss, self.training)
+        return output
 
     def _autoencoder(self, x, kwargs) -> ModelOutput:
         if self.training:
-            self._check_training(kwargs)
+            check_training(self.model_config, **kwargs)
         z, log_time = self._posterior(x)
         recon_x = self.decoder(z)["reconstruction"]
         x, mean = x.flatten(1), recon_x.flatten(1)
         recon_loss = -gaussian_log_prob(x, mean, torch.ones_like(mean)).mean()
         is_last = int(self.epochs_done) == self.model_config.warmup_epochs - 1
         if self.training and is_last and "epoch" in kwargs:
-            self._collect(z, log_time, x - mean)
+            self._statistics.add(z, log_time, x - mean)
         return ModelOutput(
-            loss=recon_loss.double() + WARMUP_OFFSET,
+            loss=recon_loss,
             recon_loss=recon_loss,
             reg_loss=torch.zeros_like(recon_loss),
             recon_x=recon_x,
@@ -322,14 +291,13 @@ class BrownianRVAE(GeometricModel):
         )
 
     def _elbo(self, x) -> ModelOutput:
-        d, s = self.latent_dim, self.prior_log_time.exp()
         metric = self.metric
-        z, negative_entropy, _ = self._sample_posterior(metric, *self._posterior(x))
+        posterior = BrownianPosterior(metric, *self._posterior(x))
+        z = posterior.rsample()
         mean, std, square = self._along_curves(z)
         recon_loss = -gaussian_log_prob(x.flatten(1), mean, std).mean()
-        log_prior = log_volume(metric, z) - square / (2 * s)
-        log_prior = log_prior - 0.5 * d * (self.prior_log_time + math.log(2 * math.pi))
-        reg_loss = (negative_entropy - log_prior).mean()
+        log_prior = self._prior(metric).log_prob_at(z, square)
+        reg_loss = (-posterior.entropy() - log_prior).mean()
         return ModelOutput(
             loss=recon_loss + reg_loss,
             recon_loss=recon_loss,
@@ -362,7 +330,7 @@ class BrownianRVAE(GeometricModel):
             ValueError: if a number is less than 1, or the data do not fit.
         """
         metric = self.metric
-        self._check_data(data)
+        check_data(data, self.model_config)
         if n_samples < 1 or batch_size < 1:
             raise ValueError(
                 f"n_samples and batch_size must be at least 1, got {n_samples} and {batch_size}."
@@ -375,91 +343,10 @@ class BrownianRVAE(GeometricModel):
             rows = torch.arange(len(data), device=data.device).repeat_interleave(n_samples)
             log_weights = []
             for batch in rows.split(batch_size):
-                z, _, log_posterior = self._sample_posterior(metric, mean[batch], log_time[batch])
+                posterior = BrownianPosterior(metric, mean[batch], log_time[batch])
+                z = posterior.rsample()
                 x = data[batch].flatten(1)
                 log_likelihood = gaussian_log_prob(x, self._mean_map()(z), self.std(z))
-                log_weights.append(log_likelihood + self.log_prior(z) - log_posterior)
+                log_weights.append(log_likelihood + self.log_prior(z) - posterior.log_prob(z))
             log_weights = torch.cat(log_weights).view(len(data), n_samples)
         return float((log_weights.logsumexp(1) - math.log(n_samples)).mean())
-
-    # What can be wrong
-
-    def _check_data(self, x) -> None:
-        input_dim = tuple(self.model_config.input_dim)
-        if tuple(x.shape[1:]) != input_dim or len(x) == 0:
-            raise ValueError(
-                f"The data must have shape [B, {', '.join(map(str, input_dim))}], the model's "
-                f"input_dim, got {list(x.shape)}."
-            )
-        check_finite(x, "The data")
-        if self.model_config.uses_default_decoder:
-            low, high = float(x.min()), float(x.max())
-            if low < 0 or high > 1:
-                raise ValueError(
-                    f"The data must be in [0, 1], the range of the default decoder, got "
-                    f"{low:.4g} to {high:.4g}: rescale them, or give a decoder of your own."
-                )
-
-    def _check_training(self, kwargs) -> None:
-        if kwargs.get("uses_ddp"):
-            raise ValueError(
-                "BrownianRVAE cannot be trained by several processes: pythae's trainer wraps it in "
-                "a DistributedDataParallel that wants gradients of all parameters in every step, "
-                "and those of one phase rest in the other. Train it in one process."
-            )
-        size, K = kwargs.get("dataset_size"), self.model_config.num_centers
-        if size is not None and size < K:
-            raise ValueError(
-                f"num_centers is {K}, but there are only {size} training points whose codes could "
-                "place them: set it to at most that."
-            )
-        planned = _planned_epochs()
-        if planned is not None:
-            total = int(self.epochs_done) - (kwargs.get("epoch", 1) - 1) + planned
-            if total <= self.model_config.warmup_epochs:
-                raise ValueError(
-                    f"warmup_epochs is {self.model_config.warmup_epochs}, but training would end "
-                    f"after epoch {total}, before the second phase: raise num_epochs of the "
-                    "training config, or lower warmup_epochs."
-                )
-
-
-def log_volume(metric: DecoderMetric, z: torch.Tensor) -> torch.Tensor:
-    r"""The log volume ``[B]``, with an unbiased estimate of its gradient.
-
-    :math:`\nabla \tfrac12 \log \det J^\top J = \operatorname{tr} (J^\top J)^{-1} J^\top \nabla J
-    = E\, (J w)^\top \nabla (J w)` for w of law :math:`N(0, G^{-1})` held fixed: one differentiable
-    tangent instead of d.
-
-    A sample that has strayed to where the map is constant up to rounding gets the smallest volume
-    that rounding can tell, and no gradient: a training must not end for one of them.
-    """
-    with torch.no_grad():
-        R = torch.linalg.qr(metric.jacobian(z), mode="r").R
-        diagonal = R.diagonal(dim1=1, dim2=2).abs()
-        finfo = torch.finfo(z.dtype)
-        least = (64 * finfo.eps * R.norm(dim=1)).clamp(min=finfo.tiny)
-        value = diagonal.clamp(min=least).log().sum(1)
-    if not torch.is_grad_enabled():
-        return value
-    regular = (diagonal > least).all(1)[:, None, None]
-    R = torch.where(regular, R, torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
-    w = torch.linalg.solve_triangular(R, torch.randn_like(z).unsqueeze(-1), upper=True)
-    w = torch.where(regular, w, 0.0).squeeze(-1)
-    surrogate = 0.5 * metric.pushforward(z, w).square().sum(1)
-    return value + surrogate - surrogate.detach()
-
-
-def _planned_epochs() -> int | None:
-    """The number of epochs of the pythae trainer that is calling, if one is.
-
-    A trainer tells its model the number of the epoch, but not how many there will be; to refuse a
-    run that is too short before hours are spent on it, its config is looked up among the callers.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, BaseTrainer):
-            return caller.training_config.num_epochs
-        frame = frame.f_back
-    return None

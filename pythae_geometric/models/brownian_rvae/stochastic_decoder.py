@@ -1,4 +1,4 @@
-r"""The law :math:`N(x; \mu(z), \sigma(z)^2)` of a decoder, and the metric that it induces."""
+r"""The distribution :math:`N(x; \mu(z), \sigma(z)^2)` of a decoder, and the metric it induces."""
 
 import math
 

@@ -13,16 +13,17 @@ class LocalUnits:
     """
 
     def __init__(self, metric: MixtureMetric):
-        S = metric.covariances.double()
-        L = torch.linalg.cholesky(torch.einsum("k,kij->ij", metric.weights.double(), S))
-        m = metric.centroids.double().mean(0)
-        c = torch.linalg.solve_triangular(L, (metric.centroids.double() - m).mT, upper=False).mT
+        like = metric.centroids
+        # On the CPU, since not every device has float64.
+        weights, c, S = (tensor.cpu().double() for tensor in metric.state_dict().values())
+        L = torch.linalg.cholesky(torch.einsum("k,kij->ij", weights, S))
+        m = c.mean(0)
+        c = torch.linalg.solve_triangular(L, (c - m).mT, upper=False).mT
         half = torch.linalg.solve_triangular(L, S, upper=False)
         S = torch.linalg.solve_triangular(L, half.mT, upper=False)
         S = (S + S.mT) / 2
-        dtype = metric.centroids.dtype
-        self._metric = MixtureMetric(metric.weights, c.to(dtype), S.to(dtype))
-        self._origin, self._factor = m.to(dtype), L.to(dtype)
+        self._metric = MixtureMetric(*(t.to(like.dtype) for t in (weights, c, S))).to(like.device)
+        self._origin, self._factor = m.to(like), L.to(like)
 
     def log_prob_and_grad(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log density ``[B]``, up to a constant, and its gradient in y, ``[B, d]``."""

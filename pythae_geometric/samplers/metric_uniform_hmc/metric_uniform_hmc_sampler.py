@@ -1,10 +1,10 @@
 import math
-import warnings
 
 import torch
 from pythae.models import VQVAE, BaseAE
 
 from ...geometry import HMCResult, MixtureMetric, PosteriorMetric, hmc
+from ...geometry._warnings import warn
 from ...models.brownian_rvae import BrownianRVAE
 from ..base import LatentSampler
 from ..mixture_metric import fit_mixture_metric
@@ -19,7 +19,8 @@ DIAGNOSTIC_CHAINS = 64
 # Steps in which the step size is adapted, of this many chains.
 ADAPTATION_STEPS = 30
 ADAPTATION_CHAINS = 200
-# Leapfrog steps of a trajectory are at most this many.
+# Steps of chains that start at exact draws, and the most leapfrog steps of each.
+STEPS = 5
 MOST_LEAPFROGS = 10
 # Codes that differ by less than this many standard deviations of their posteriors say nothing.
 COLLAPSED = 0.1
@@ -202,7 +203,7 @@ class MetricUniformHMCSampler(LatentSampler):
         result = hmc(
             local.log_prob_and_grad,
             start,
-            steps=config.mcmc_steps_nbr or 5,
+            steps=config.mcmc_steps_nbr or STEPS,
             leapfrog_steps=leapfrogs,
             step_size=step_size,
             keep_chains=keep,
@@ -279,10 +280,9 @@ def _warn_of_collapse(codes: torch.Tensor, log_vars: torch.Tensor | None) -> Non
         return
     ratio = float((codes.std(0) / (0.5 * log_vars).exp().mean(0)).max())
     if ratio < COLLAPSED:
-        warnings.warn(
+        warn(
             "The posterior of this model has collapsed: the codes of different data differ by only "
             f"{ratio:.2g} standard deviations of their posteriors in every coordinate, so samples "
             "will all look alike. Train it with less weight on its regularisation (a smaller beta, "
-            "or a sum of squared errors instead of a mean).",
-            stacklevel=3,
+            "or a sum of squared errors instead of a mean)."
         )
