@@ -8,7 +8,7 @@ the test images. Samplers that give back the training data, or whose chains stay
 are marked and not chosen. Writes benchmark_DATA.md, .json and pictures (a sample, the training
 image nearest to it, the model's reconstruction of that). Results are kept row by row in
 OUTPUT_DIR/rows: run the command again and only what is missing is computed; delete a file, or name
-other models, to add rows. On the digits it takes about a quarter of an hour on two cores.
+other models, to add rows. On the digits it takes about half an hour of one core.
 """
 
 import argparse

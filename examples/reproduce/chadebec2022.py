@@ -714,9 +714,9 @@ def header(args):
         f"{'of wall time' if DEVICE == 'cuda' else 'of one core'}; fitting the chosen mixture "
         "counts all that were tried.",
         "",
-        f"Mean ± standard error over {args.train_seeds} trainings x {args.seeds} runs of the "
-        "sampler (a dash: of one row there is none). Runs on one model share its training, so the "
-        "error says little of other trainings. Nothing was chosen on test images. Lines in "
+        f"Mean ± standard error; trainings: {args.train_seeds}, and on each {args.seeds} runs of "
+        "the sampler (a dash: of one row there is none). Runs on one model share its training, so "
+        "the error says little of other trainings. Nothing was chosen on test images. Lines in "
         "brackets are floors: what images themselves, and images that went through the model, "
         "score.",
     ]
