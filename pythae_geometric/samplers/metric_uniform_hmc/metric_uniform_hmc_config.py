@@ -24,7 +24,8 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
             ``KMedoids`` of scikit-learn-extra with its defaults (extra ``sklearn-extra``).
             ``"random"``: at random. Default: "kmedoids"
         temperature (float): For ``"codes"`` the factor h > 0 by which the deviations around each
-            centroid are widened; None: the one with which held-out codes are most likely. For
+            centroid are widened; None: 1, the covariance of the codes there as it is (larger ones
+            gave worse images than fewer centroids with as much novelty). For
             ``"posteriors"`` the temperature :math:`\rho > 0` of the metric, in units of the latent
             space; None: the paper's rule, the largest distance from a centroid to its nearest other
             one. Default: None
