@@ -85,7 +85,8 @@ def class_f1(
 ) -> np.ndarray:
     """F1 of each class, from small networks that read the class off the codes.
 
-    The protocol of Kalatzis et al. (ICML 2020): networks of one layer of 20 ReLU units on standardised codes.
+    The protocol of Kalatzis et al. (ICML 2020): networks of one layer of 20 ReLU units on
+    standardised codes.
 
     Args:
         train_codes: ``[N, d]``.
