@@ -290,8 +290,7 @@ def maf(case, seed):
 def fitted_mixture(case, number):
     """A Gaussian mixture of the codes, with the likelihood of held-out codes; kept.
 
-    pythae's own sampler fits draws of the posteriors instead of their means. Where posteriors are
-    wide its samples are worse."""
+    pythae's own sampler fits draws of the posteriors instead of their means."""
     path = os.path.join(case.args.output_dir, "mixtures", f"{case.name}-{number}.pt")
     if not os.path.exists(path):
         codes, held_out = case.codes, case.encode(case.data.validation)
@@ -693,8 +692,8 @@ def header(args):
         "training as with all images, up to 10 times as many epochs.",
         "",
         f"**Samplers.** {args.samples:,} samples a row. Mixtures are fitted by scikit-learn with "
-        "full covariances to the codes (pythae's sampler fits draws of the posteriors, which is "
-        "worse where these are wide); the chosen number of "
+        "full covariances to the codes (pythae's sampler fits draws of the posteriors); the chosen "
+        "number of "
         f"{', '.join(map(str, args.budget.mixtures))} grows until the likelihood of the codes of "
         f"validation images falls. MAF: pythae's, {args.budget.maf_epochs} epochs of batches of "
         "500, fitted once for each training. The published algorithm has its faults and its "
