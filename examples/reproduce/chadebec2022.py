@@ -715,8 +715,8 @@ def header(args):
         "",
         f"Mean ± standard error; trainings: {args.train_seeds}, and on each {args.seeds} runs of "
         "the sampler (a dash: of one row there is none). Runs on one model share its training, so "
-        "the error says little of other trainings. Nothing was chosen on test images. Lines in "
-        "brackets are floors: what images themselves, and images that went through the model, "
+        "the error says little of other trainings. No row chooses anything on test images. Lines "
+        "in brackets are floors: what images themselves, and images that went through the model, "
         "score.",
     ]
 
