@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -17,13 +17,17 @@ config_dataclass = dataclass(config=ConfigDict(extra="forbid"))
 class StrictConfig:
     """Mixin of config classes: unknown fields are named, files are written whole."""
 
+    # Fields under the names that version 0.1.0 gave them: configs that it saved load.
+    former_names: ClassVar[dict[str, str]] = {}
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any]):
-        """Build the config from its fields.
+        """Build the config from its fields, also by names that they had in version 0.1.0.
 
         Raises:
             ValueError: for a field that it does not have, or a value out of its range.
         """
+        config_dict = {cls.former_names.get(k, k): v for k, v in config_dict.items()}
         known = [field.name for field in dataclasses.fields(cls) if field.init]
         unknown = sorted(set(config_dict) - set(known))
         if unknown:

@@ -51,7 +51,9 @@ def step(method: str, d: int, batch: int) -> Callable[[], float]:
     """A training step; it returns the loss of total squared curvature (plain: 0)."""
     torch.manual_seed(0)
     weight = 0.01 if method == "RicciAE" else 0.0
-    config = RicciAEConfig(input_dim=(784,), latent_dim=d, lambda_curv=weight, points="encoded")
+    config = RicciAEConfig(
+        input_dim=(784,), latent_dim=d, curvature_weight=weight, points="encoded"
+    )
     model = RicciAE(config).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.0)
     data = DatasetOutput(data=torch.randn(batch, 784, generator=torch.Generator().manual_seed(1)))

@@ -252,7 +252,7 @@ class Second(Draw):
         super().on_epoch_begin(training_config)
         to_come = (self.epochs - epoch) / max(self.epochs - 1, 1)
         # The model reads its weight in every step.
-        self.model.model_config.lambda_curv = self.loss.weight * self.loss.rise**-to_come
+        self.model.model_config.curvature_weight = self.loss.weight * self.loss.rise**-to_come
         falling = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self.epochs))
         self.factor = 1 - self.rate * falling * self.decay
 
@@ -294,7 +294,7 @@ class Growing(Draw):
 def new_model(problem: Problem, seed: int) -> RicciAE:
     torch.manual_seed(seed)
     shape = tuple(problem.train.shape[1:])
-    config = RicciAEConfig(input_dim=shape, lambda_curv=0.0)
+    config = RicciAEConfig(input_dim=shape, curvature_weight=0.0)
     return RicciAE(
         config, *(network(shape, 2, WIDTHS) for network in (SmoothEncoder, SmoothDecoder))
     )
@@ -310,7 +310,7 @@ def with_loss(model: RicciAE, loss: Loss) -> RicciAE:
         input_dim=model.model_config.input_dim,
         functional=loss.functional,
         points=loss.points,
-        lambda_curv=loss.weight,
+        curvature_weight=loss.weight,
         num_points=NUM_POINTS,
     )
     return RicciAE(config, copy.deepcopy(model.encoder), copy.deepcopy(model.decoder))
@@ -576,7 +576,7 @@ def default_weight(results: dict[str, Any]) -> str:
     for name in ("total_squared, box", "total_squared, codes"):
         cheap = [w for n, w in costs if n == name and max(c for c, _ in costs[n, w]) <= 1.1]
         text.append(f"{name}: {max(cheap):g}" if cheap else f"{name}: none")
-    default = RicciAEConfig(input_dim=(3,)).lambda_curv
+    default = RicciAEConfig(input_dim=(3,)).curvature_weight
     of_default = costs["total_squared, box", default]
     return (
         "The largest weight in this study that costs at most 10 % more error on both data sets is, "

@@ -9,7 +9,7 @@ from .connection import metric_scalar_curvature, ricci
 from .curvature import (
     curvature_and_cholesky,
     gradient_norm_squared,
-    normalise_potential,
+    normalize_potential,
     perelman_f,
     perelman_w,
     scalar_curvature,
@@ -75,7 +75,7 @@ __all__ = [
     "leapfrog",
     "logarithm",
     "metric_scalar_curvature",
-    "normalise_potential",
+    "normalize_potential",
     "perelman_f",
     "perelman_w",
     "potential_path",

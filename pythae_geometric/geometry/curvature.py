@@ -172,7 +172,7 @@ def perelman_f(
     Args:
         R: scalar curvature, ``[B]``.
         grad_f_sq: :math:`|\nabla f|^2` of :func:`gradient_norm_squared`, ``[B]``.
-        f: potential with :math:`\int e^{-f} d\mu = 1`; see :func:`normalise_potential`; ``[B]``.
+        f: potential with :math:`\int e^{-f} d\mu = 1`; see :func:`normalize_potential`; ``[B]``.
         log_volume: :math:`\log\sqrt{\det g}`, ``[B]``.
         log_weights: weights of the points; see :func:`total_squared_curvature`.
 
@@ -205,7 +205,7 @@ def perelman_w(
         R: scalar curvature, ``[B]``.
         grad_f_sq: :math:`|\nabla f|^2` of :func:`gradient_norm_squared`, ``[B]``.
         f: potential with :math:`\int (4 \pi \tau)^{-n/2} e^{-f} d\mu = 1`; see
-            :func:`normalise_potential`; ``[B]``.
+            :func:`normalize_potential`; ``[B]``.
         log_volume: :math:`\log\sqrt{\det g}`, ``[B]``.
         tau: scale (squared length), positive.
         n: dimension of the manifold, that of the latent space.
@@ -222,7 +222,7 @@ def perelman_w(
     return ((tau * (grad_f_sq + R) + f - n) * (log_measure + log_density).exp()).sum()
 
 
-def normalise_potential(
+def normalize_potential(
     f: torch.Tensor,
     log_volume: torch.Tensor,
     tau: float | torch.Tensor | None = None,

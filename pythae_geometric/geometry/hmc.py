@@ -143,7 +143,7 @@ def hmc(
     steps: int,
     leapfrog_steps: int = 10,
     step_size: float = 0.01,
-    warmup_steps: int = 0,
+    adaptation_steps: int = 0,
     target_acceptance: float = 0.8,
     keep_chains: int | None = None,
     generator: torch.Generator | None = None,
@@ -158,7 +158,7 @@ def hmc(
         steps: number of steps after the warm-up, at least 1.
         leapfrog_steps: leapfrog steps in each step, at least 1.
         step_size: leapfrog step size, positive; where the adaptation starts.
-        warmup_steps: number of steps taken first, during which one step size for all chains is
+        adaptation_steps: number of steps taken first, during which one step size for all chains is
             adapted to ``target_acceptance`` by dual averaging, then frozen. 0: no adaptation.
         target_acceptance: mean acceptance probability aimed at, in (0, 1).
         keep_chains: how many chains to record; None: all of them.
@@ -174,7 +174,7 @@ def hmc(
         >>> result.samples.shape
         torch.Size([20, 1000, 2])
     """
-    _check_arguments(steps, leapfrog_steps, step_size, warmup_steps, target_acceptance)
+    _check_arguments(steps, leapfrog_steps, step_size, adaptation_steps, target_acceptance)
     keep_chains = len(start) if keep_chains is None else min(keep_chains, len(start))
     with torch.no_grad():
         state = init(log_prob_and_grad, start.detach())
@@ -184,7 +184,7 @@ def hmc(
         divergences = torch.zeros(len(start), dtype=torch.long, device=start.device)
         # tqdm's None means: only where there is a terminal.
         bar = tqdm(
-            range(-warmup_steps, steps), "HMC", leave=False, disable=None if progress else True
+            range(-adaptation_steps, steps), "HMC", leave=False, disable=None if progress else True
         )
         for step in bar:
             state, info = hmc_step(log_prob_and_grad, state, leapfrog_steps, step_size, generator)
@@ -232,13 +232,13 @@ def _check_arguments(
     steps: int,
     leapfrog_steps: int,
     step_size: float,
-    warmup_steps: int,
+    adaptation_steps: int,
     target_acceptance: float,
 ) -> None:
     for name, value, least in (
         ("steps", steps, 1),
         ("leapfrog_steps", leapfrog_steps, 1),
-        ("warmup_steps", warmup_steps, 0),
+        ("adaptation_steps", adaptation_steps, 0),
     ):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")

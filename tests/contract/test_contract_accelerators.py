@@ -89,7 +89,7 @@ os._exit(0)  # gloo's threads may abort an orderly end
 # Without what is drawn in ways that a test cannot fix (points of curvature, samples of a Beta), and
 # without the clipping of gradients, which each process does to its own.
 FIXED = {
-    "RicciAE": {"lambda_curv": 0.0},
+    "RicciAE": {"curvature_weight": 0.0},
     "ERManifoldVAE": {"posterior": "normal"},
     "VAE_DLM": {"gradient_clip": None},
 }

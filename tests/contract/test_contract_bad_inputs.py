@@ -48,8 +48,8 @@ CONFIGS = {
     RicciAEConfig: {
         "latent_dim": (*COUNT, 1),
         "functional": ("R", None, 3),
-        "lambda_recon": (*NUMBERS, -1, inf),
-        "lambda_curv": (*NUMBERS, inf, -inf),
+        "recon_weight": (*NUMBERS, -1, inf),
+        "curvature_weight": (*NUMBERS, inf, -inf),
         "tau": POSITIVE,
         "points": ("everywhere", None, 3),
         "num_points": COUNT,
@@ -93,7 +93,7 @@ CONFIGS = {
         "mcmc_steps_nbr": OPTIONAL_COUNT,
         "n_lf": OPTIONAL_COUNT,
         "eps_lf": OPTIONAL_POSITIVE,
-        "warmup_steps": (*NUMBERS, -1, 1.5),
+        "adaptation_steps": (*NUMBERS, -1, 1.5),
         "seed": ("lucky", -1, 1.5, nan),
     },
     BrownianMotionSamplerConfig: {
@@ -109,7 +109,7 @@ OF_POSTERIORS = {
     "regularization": 1.0,
     "decay": 0.1,
     "additive_volume": True,
-    "warmup_steps": 5,
+    "adaptation_steps": 5,
 }
 FIELDS = [
     pytest.param(config, field, value, id=f"{config.__name__}-{field}-{value}")

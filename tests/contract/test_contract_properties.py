@@ -136,7 +136,7 @@ CONFIGS = {
     RicciAEConfig: {
         "latent_dim": st.integers(2, 6),
         "functional": st.sampled_from(["total_squared", "perelman_f", "perelman_w"]),
-        "lambda_curv": st.floats(-1e3, 1e3),
+        "curvature_weight": st.floats(-1e3, 1e3),
         "tau": positive,
         "points": st.sampled_from(["uniform", "encoded"]),
         "num_points": sizes,
@@ -167,7 +167,7 @@ OF_POSTERIORS = {
     "regularization": st.floats(0, 1e6),
     "decay": st.floats(0, 1e6),
     "additive_volume": st.booleans(),
-    "warmup_steps": st.integers(0, 9),
+    "adaptation_steps": st.integers(0, 9),
 }
 KINDS = [(config, {}, fields) for config, fields in CONFIGS.items()]
 KINDS.append((MetricUniformHMCSamplerConfig, {"metric": "posteriors"}, OF_POSTERIORS))

@@ -12,7 +12,7 @@ from pythae_geometric.geometry.connection import metric_scalar_curvature
 from pythae_geometric.geometry.curvature import (
     curvature_and_cholesky,
     gradient_norm_squared,
-    normalise_potential,
+    normalize_potential,
     perelman_f,
     perelman_w,
     scalar_curvature,
@@ -279,10 +279,10 @@ def test_normalised_potentials_are_probabilities(shift):
     z, log_weights, _, _, log_volume = round_sphere(1.3)
     f = z.sin().sum(1) + shift  # exp(±800) is beyond float64
     measure = log_weights + log_volume
-    g = normalise_potential(f, log_volume, log_weights=log_weights)
+    g = normalize_potential(f, log_volume, log_weights=log_weights)
     assert abs((measure - g).exp().sum() - 1) < 1e-10
     tau = 0.3
-    g = normalise_potential(f, log_volume, tau, 2, log_weights=log_weights)
+    g = normalize_potential(f, log_volume, tau, 2, log_weights=log_weights)
     assert abs((measure - g).exp().sum() / (4 * math.pi * tau) - 1) < 1e-10
     torch.testing.assert_close(g - g[0], f - f[0], rtol=0, atol=1e-11)
 
@@ -292,9 +292,9 @@ def test_perelman_with_constant_potential_on_spheres(r):
     """Then F = R = 2 / r² and W = τ R + log vol - (n/2) log 4πτ - n."""
     _, log_weights, R, _, log_volume = round_sphere(r)
     zero, tau, n = torch.zeros_like(R), 0.8, 2
-    f = normalise_potential(zero + 5, log_volume, log_weights=log_weights)
+    f = normalize_potential(zero + 5, log_volume, log_weights=log_weights)
     assert abs(perelman_f(R, zero, f, log_volume, log_weights) - 2 / r**2) < 1e-8
-    f = normalise_potential(zero + 5, log_volume, tau, n, log_weights)
+    f = normalize_potential(zero + 5, log_volume, tau, n, log_weights)
     expected = tau * 2 / r**2 + math.log(4 * math.pi * r**2) - math.log(4 * math.pi * tau) - n
     assert abs(perelman_w(R, zero, f, log_volume, tau, n, log_weights) - expected) < 1e-8
 
@@ -303,9 +303,9 @@ def test_perelman_with_constant_potential_on_the_doughnut():
     """F is the mean of R, which Gauss and Bonnet make 0; vol = 4π² R r."""
     _, log_weights, R, _, log_volume = round_doughnut()
     zero, tau, n = torch.zeros_like(R), 0.8, 2
-    f = normalise_potential(zero, log_volume, log_weights=log_weights)
+    f = normalize_potential(zero, log_volume, log_weights=log_weights)
     assert perelman_f(R, zero, f, log_volume, log_weights).abs() < 1e-8
-    f = normalise_potential(zero, log_volume, tau, n, log_weights)
+    f = normalize_potential(zero, log_volume, tau, n, log_weights)
     expected = math.log(4 * math.pi**2 * 2.0 * 0.7) - math.log(4 * math.pi * tau) - n
     assert abs(perelman_w(R, zero, f, log_volume, tau, n, log_weights) - expected) < 1e-8
 
@@ -323,14 +323,14 @@ def test_perelman_with_a_potential_on_the_sphere():
 
     grad_f_sq = gradient_norm_squared(potential, z, L)
     torch.testing.assert_close(grad_f_sq, c**2 * z[:, 0].sin() ** 2)
-    f = normalise_potential(potential(z).squeeze(1), log_volume, log_weights=log_weights)
+    f = normalize_potential(potential(z).squeeze(1), log_volume, log_weights=log_weights)
     value = perelman_f(R, grad_f_sq, f, log_volume, log_weights)
     mean_x = 1 / c - 1 / math.tanh(c)
     mean_gradient = -2 * c * mean_x
     assert abs(value - (2 + mean_gradient)) < 1e-8
 
     tau, n = 0.6, 2
-    f = normalise_potential(potential(z).squeeze(1), log_volume, tau, n, log_weights)
+    f = normalize_potential(potential(z).squeeze(1), log_volume, tau, n, log_weights)
     constant = math.log(2 * math.pi * 2 * math.sinh(c) / c) - math.log(4 * math.pi * tau)
     expected = tau * (mean_gradient + 2) + c * mean_x + constant - n
     assert abs(perelman_w(R, grad_f_sq, f, log_volume, tau, n, log_weights) - expected) < 1e-8
@@ -347,7 +347,7 @@ def test_w_is_unchanged_when_metric_and_tau_scale_together(scale):
             return y[:, 0].sin() + (y[:, 0] - 2 * y[:, 1]).cos()
 
         grad_f_sq = gradient_norm_squared(potential, z, L)
-        f = normalise_potential(potential(z), log_volume, c * tau, n, log_weights)
+        f = normalize_potential(potential(z), log_volume, c * tau, n, log_weights)
         values.append(perelman_w(R, grad_f_sq, f, log_volume, c * tau, n, log_weights))
     torch.testing.assert_close(values[0], values[1], rtol=1e-9, atol=1e-9)
 
@@ -361,7 +361,7 @@ def test_w_of_a_gaussian_on_flat_space_is_zero():
     def potential(y):
         return y.square().sum(1) / (4 * tau)
 
-    f = normalise_potential(potential(z), log_volume, tau, 2, log_weights)
+    f = normalize_potential(potential(z), log_volume, tau, 2, log_weights)
     torch.testing.assert_close(f, potential(z), rtol=0, atol=1e-8)
     W = perelman_w(R, gradient_norm_squared(potential, z, L), f, log_volume, tau, 2, log_weights)
     assert W.abs() < 1e-8
@@ -437,4 +437,4 @@ def test_wrong_shapes_are_refused():
         with pytest.raises(ValueError, match="tau"):
             perelman_w(R, R, R, R, tau, 2)
     with pytest.raises(ValueError, match="both tau and n"):
-        normalise_potential(R, R, tau=1.0)
+        normalize_potential(R, R, tau=1.0)

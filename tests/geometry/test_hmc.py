@@ -171,7 +171,7 @@ def test_one_gradient_per_leapfrog_step():
         calls.append(len(z))
         return normal(z)
 
-    hmc(counting, torch.zeros(5, 2), steps=7, leapfrog_steps=4, step_size=0.1, warmup_steps=3)
+    hmc(counting, torch.zeros(5, 2), steps=7, leapfrog_steps=4, step_size=0.1, adaptation_steps=3)
     assert len(calls) == 1 + (7 + 3) * 4
 
 
@@ -195,7 +195,7 @@ def test_warm_up_reaches_the_target_acceptance(target):
     result = hmc(
         lambda z: (-0.5 * (precision * z * z).sum(-1), -precision * z),
         precision.rsqrt() * torch.randn(500, 20, generator=seeded()), steps=50, leapfrog_steps=5,
-        step_size=1e-3, warmup_steps=200, target_acceptance=target, generator=seeded(1),
+        step_size=1e-3, adaptation_steps=200, target_acceptance=target, generator=seeded(1),
     )  # fmt: skip
     assert float(result.acceptance.mean()) == pytest.approx(target, abs=0.03)
 
@@ -239,7 +239,7 @@ BAD = {
     "steps": (dict(steps=0), "steps must be a whole number of at least 1"),
     "leapfrog": (dict(leapfrog_steps=0), "leapfrog_steps must be a whole number"),
     "fraction": (dict(leapfrog_steps=2.5), "leapfrog_steps must be a whole number"),
-    "warm-up": (dict(warmup_steps=-1), "warmup_steps must be a whole number of at least 0"),
+    "warm-up": (dict(adaptation_steps=-1), "adaptation_steps must be a whole number of at least 0"),
     "step size": (dict(step_size=0.0), "step_size must be positive and finite"),
     "infinite": (dict(step_size=math.inf), "step_size must be positive and finite"),
     "target": (dict(target_acceptance=1.0), "target_acceptance must be between 0 and 1"),

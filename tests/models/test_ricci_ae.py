@@ -163,13 +163,13 @@ def test_functionals_are_of_the_surface_not_of_its_latent_units(functional, poin
     torch.testing.assert_close(values[0], values[1], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("lambda_curv", [0.7, -0.7])
+@pytest.mark.parametrize("curvature_weight", [0.7, -0.7])
 @pytest.mark.parametrize("points", ["uniform", "encoded"])
 @pytest.mark.parametrize("functional", FUNCTIONALS)
-def test_parameter_gradients_equal_finite_differences(functional, points, lambda_curv):
+def test_parameter_gradients_equal_finite_differences(functional, points, curvature_weight):
     """In the decoder the gradient of the loss; in the potential, which descends whatever the sign,
     that of the functional times the size of its weight."""
-    model = small(functional, points=points, lambda_curv=lambda_curv)
+    model = small(functional, points=points, curvature_weight=curvature_weight)
 
     def loss():
         return model(batch(), generator=seeded()).loss
@@ -188,7 +188,7 @@ def test_parameter_gradients_equal_finite_differences(functional, points, lambda
     loss().backward()
     parts = [(model.decoder, 1.0)]
     if model.functional.potential is not None:
-        parts.append((model.functional.potential, math.copysign(1.0, lambda_curv)))
+        parts.append((model.functional.potential, math.copysign(1.0, curvature_weight)))
     for network, sign in parts:
         parameters = list(network.parameters())
         directions = [torch.randn_like(p) for p in parameters]
@@ -275,8 +275,8 @@ def test_curvature_falls_and_the_reconstruction_does_not_suffer(seed):
     data = DatasetOutput(data=torch.stack([t, h, t**2], dim=1))
     model = small(input_dim=(3,))
 
-    def train(model, lambda_curv, steps):
-        model.model_config.lambda_curv = lambda_curv
+    def train(model, curvature_weight, steps):
+        model.model_config.curvature_weight = curvature_weight
         optimiser = torch.optim.Adam(model.parameters(), 5e-3)
         decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, total_iters=steps)
         generator = seeded(seed)
@@ -311,7 +311,7 @@ def test_eight_latent_dimensions_train():
 
 
 def test_every_output_is_there_and_the_loss_is_their_sum():
-    model = small("perelman_w", lambda_recon=3.0, lambda_curv=-0.2)
+    model = small("perelman_w", recon_weight=3.0, curvature_weight=-0.2)
     out = model(batch(), epoch=1, dataset_size=32, uses_ddp=False)
     torch.testing.assert_close(out.loss, 3.0 * out.recon_loss - 0.2 * out.curvature_loss)
     assert out.recon_x.shape == (32, 6) and out.z.shape == (32, 2)
@@ -321,7 +321,7 @@ def test_every_output_is_there_and_the_loss_is_their_sum():
 
 
 def test_weight_zero_is_the_autoencoder_of_pythae():
-    model = small(lambda_curv=0.0)
+    model = small(curvature_weight=0.0)
     plain = AE(AEConfig(input_dim=(6,), latent_dim=2), model.encoder, model.decoder)
     out = model(batch())
     torch.testing.assert_close(out.loss, plain(batch()).loss)
@@ -329,7 +329,7 @@ def test_weight_zero_is_the_autoencoder_of_pythae():
 
 
 def test_curvature_every_so_many_training_steps():
-    model = small(curvature_every=3, lambda_curv=0.2)
+    model = small(curvature_every=3, curvature_weight=0.2)
     outputs = [model(batch(), generator=seeded()) for _ in range(7)]
     assert ["curvature_loss" in out for out in outputs] == [True, False, False] * 2 + [True]
     weighted = outputs[0].loss - outputs[0].recon_loss
@@ -378,9 +378,9 @@ def test_a_curve_has_no_curvature():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("lambda_curv", math.nan),
-        ("lambda_curv", math.inf),
-        ("lambda_recon", -1.0),
+        ("curvature_weight", math.nan),
+        ("curvature_weight", math.inf),
+        ("recon_weight", -1.0),
         ("tau", 0.0),
         ("num_points", 0),
         ("curvature_every", 0),
@@ -446,7 +446,7 @@ def test_collapsed_latents_are_regularised_and_reported(functional, dtype):
 
 def test_a_functional_that_runs_away_stops_training_with_finite_weights():
     """F has no lower bound: with this weight it dives, within a few hundred steps."""
-    model = small("perelman_f", lambda_curv=1e4, lambda_recon=0.01)
+    model = small("perelman_f", curvature_weight=1e4, recon_weight=0.01)
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     with pytest.raises(RunawayFunctionalError, match=r"perelman_f has become .*change its sign"):
         for _ in range(1000):

@@ -214,7 +214,7 @@ def test_divergent_chains_are_counted_and_said():
 def test_chains_that_are_fine_say_nothing():
     sampler = fitted(
         model_of(2, deviation=1.0), codes(100, 2), metric="posteriors", decay=0.1,
-        num_centroids=20, mcmc_steps_nbr=10, warmup_steps=20, eps_lf=0.1, regularization=1e-6,
+        num_centroids=20, mcmc_steps_nbr=10, adaptation_steps=20, eps_lf=0.1, regularization=1e-6,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -238,7 +238,7 @@ def test_the_time_of_a_brownian_rvae_is_no_variance():
         {"decay": 0.1},
         {"additive_volume": True},
         {"centroid_selection": "random"},
-        {"warmup_steps": 5},
+        {"adaptation_steps": 5},
     ],
 )
 def test_fields_of_the_papers_metric_need_it(fields):
@@ -253,7 +253,7 @@ def test_configs_of_0_1_0_keep_the_papers_metric(tmp_path):
         "name": "MetricUniformHMCSamplerConfig", "num_centroids": 100, "temperature": None,
         "centroid_selection": "kmedoids", "regularization": 0.01, "decay": 0.0,
         "additive_volume": False, "mcmc_steps_nbr": 100, "n_lf": 10, "eps_lf": 0.01,
-        "warmup_steps": 0, "target_acceptance": 0.8, "seed": None,
+        "adaptation_steps": 0, "target_acceptance": 0.8, "seed": None,
     }  # fmt: skip
     (tmp_path / "old.json").write_text(json.dumps(old))
     config = MetricUniformHMCSamplerConfig.from_json_file(str(tmp_path / "old.json"))

@@ -290,7 +290,7 @@ def test_chains_sample_the_uniform_law_of_the_fitted_metric(trained, digits):
     """From fit to points: 2-d box probabilities against quadrature, in a proper setting."""
     config = MetricUniformHMCSamplerConfig(
         metric="posteriors", num_centroids=10, decay=0.3, regularization=0.1, mcmc_steps_nbr=50,
-        warmup_steps=30, eps_lf=0.1, seed=3,
+        adaptation_steps=30, eps_lf=0.1, seed=3,
     )  # fmt: skip
     sampler = MetricUniformHMCSampler(trained, config)
     sampler.fit(digits[:500])
@@ -391,7 +391,9 @@ def test_images_and_sampler_are_written(trained, digits, tmp_path):
 
 
 def test_diagnostics(trained, digits):
-    config = quick(mcmc_steps_nbr=20, n_lf=5, warmup_steps=40, eps_lf=1e-3, target_acceptance=0.9)
+    config = quick(
+        mcmc_steps_nbr=20, n_lf=5, adaptation_steps=40, eps_lf=1e-3, target_acceptance=0.9
+    )
     sampler = MetricUniformHMCSampler(trained, config)
     sampler.fit(digits[:500])
     with pytest.raises(RuntimeError, match="no diagnostics yet"):
@@ -674,7 +676,7 @@ BAD_CONFIG = {
     "mcmc_steps_nbr": 0,
     "n_lf": 0,
     "eps_lf": float("nan"),
-    "warmup_steps": -1,
+    "adaptation_steps": -1,
     "target_acceptance": 1.0,
     "seed": -1,
     "n_leapfrog": 3,

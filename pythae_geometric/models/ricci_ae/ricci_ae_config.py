@@ -1,5 +1,5 @@
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pythae.models.base.base_config import BaseAEConfig
 
@@ -17,8 +17,8 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
         functional (str): The curvature loss. ``"total_squared"``: :math:`\int R^2 d\mu`.
             ``"perelman_f"``, ``"perelman_w"``: Perelman's :math:`\mathcal{F}` and
             :math:`\mathcal{W}`. Default: "total_squared"
-        lambda_recon (float): The weight of the reconstruction error, at least 0. Default: 1.0
-        lambda_curv (float): The weight of the functional. Negative: it is increased, which for
+        recon_weight (float): The weight of the reconstruction error, at least 0. Default: 1.0
+        curvature_weight (float): The weight of the functional. Negative: it is increased, which for
             :math:`\mathcal{F}` and :math:`\mathcal{W}` is the direction of the Ricci flow. 0: a
             plain autoencoder. The default is for "total_squared" where lengths in data space
             are about 1: in ``examples/reproduce/seed_003.md`` it costs at most 6 % error on both
@@ -38,10 +38,15 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
             :math:`J^\top J + \varepsilon^2 I`. Default: 1e-3
     """
 
+    former_names: ClassVar[dict[str, str]] = {
+        "lambda_recon": "recon_weight",
+        "lambda_curv": "curvature_weight",
+    }
+
     latent_dim: int = 2
     functional: Literal["total_squared", "perelman_f", "perelman_w"] = "total_squared"
-    lambda_recon: float = 1.0
-    lambda_curv: float = 0.01
+    recon_weight: float = 1.0
+    curvature_weight: float = 0.01
     tau: float = 1.0
     points: Literal["uniform", "encoded"] = "uniform"
     num_points: int = 48
@@ -56,9 +61,9 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
                 "regularise. Set latent_dim to at least 2, or use pythae's AE."
             )
         check_range(self, "latent_dim", least=2)
-        check_range(self, "lambda_recon", least=0)
-        if not math.isfinite(self.lambda_curv):
-            raise ValueError(f"lambda_curv must be finite, got {self.lambda_curv!r}.")
+        check_range(self, "recon_weight", least=0)
+        if not math.isfinite(self.curvature_weight):
+            raise ValueError(f"curvature_weight must be finite, got {self.curvature_weight!r}.")
         check_range(self, "tau", above=0)
         check_range(self, "num_points", least=1)
         check_range(self, "curvature_every", least=1)

@@ -37,7 +37,7 @@ class RicciAE(GeometricModel, AE):
     :math:`g = J^\top J + \varepsilon^2 I`. A first batch in which this decides the metric warns.
 
     :math:`\mathcal{F}` and :math:`\mathcal{W}` are unbounded below, and the Ricci flow is their
-    *ascent*, a negative ``lambda_curv``; the potential descends whatever the sign. What is
+    *ascent*, a negative ``curvature_weight``; the potential descends whatever the sign. What is
     minimised scales with the metric: for :math:`g \to c^2 g`, :math:`\int R^2 d\mu` gets the factor
     :math:`c^{d-4}`, so that where data do not hold the surface it rewards large ones for d = 2
     and small ones for d > 4.
@@ -65,7 +65,7 @@ class RicciAE(GeometricModel, AE):
 
     Example:
         >>> from pythae_geometric.models import RicciAE, RicciAEConfig
-        >>> model = RicciAE(RicciAEConfig(input_dim=(3,), latent_dim=2, lambda_curv=0.1))
+        >>> model = RicciAE(RicciAEConfig(input_dim=(3,), latent_dim=2, curvature_weight=0.1))
         >>> z = torch.zeros(5, 2)
         >>> model.metric(z).shape, model.curvature(z).shape
         (torch.Size([5, 2, 2]), torch.Size([5]))
@@ -114,7 +114,7 @@ class RicciAE(GeometricModel, AE):
                 "diverged. Lower the learning rate."
             )
         output = ModelOutput(
-            loss=config.lambda_recon * recon_loss, recon_loss=recon_loss, recon_x=recon_x, z=z
+            loss=config.recon_weight * recon_loss, recon_loss=recon_loss, recon_x=recon_x, z=z
         )
         weight = self._curvature_weight()
         # One code alone spans no region.
@@ -129,11 +129,11 @@ class RicciAE(GeometricModel, AE):
         """Weight of the functional in this step; on those left out 0."""
         config = self.model_config
         if not self.training:
-            return config.lambda_curv
+            return config.curvature_weight
         self._training_steps += 1
         if (self._training_steps - 1) % config.curvature_every:
             return 0.0
-        return config.lambda_curv * config.curvature_every
+        return config.curvature_weight * config.curvature_every
 
     def _curvature(self, z: torch.Tensor, generator: torch.Generator | None) -> ModelOutput:
         config = self.model_config
@@ -150,7 +150,7 @@ class RicciAE(GeometricModel, AE):
             partial(_regularised, checked(self.decoder), config.regularization),
             points,
             extent.log().sum() - math.log(len(points)),
-            ascent=config.lambda_curv < 0,
+            ascent=config.curvature_weight < 0,
         )
         R_squared = R.detach().square()
         # Of J itself: the smallest eigenvalue of g is its square plus ε².

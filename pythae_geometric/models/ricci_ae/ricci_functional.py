@@ -7,7 +7,7 @@ from torch.func import functional_call
 from ...geometry import (
     curvature_and_cholesky,
     gradient_norm_squared,
-    normalise_potential,
+    normalize_potential,
     perelman_f,
     perelman_w,
     total_squared_curvature,
@@ -73,10 +73,10 @@ class RicciFunctional(nn.Module):
         f = potential(z).squeeze(-1)
         grad_f_sq = gradient_norm_squared(potential, z, L)
         if self.name == "perelman_f":
-            f = normalise_potential(f, log_volume, log_weights=log_weights)
+            f = normalize_potential(f, log_volume, log_weights=log_weights)
             return perelman_f(R, grad_f_sq, f, log_volume, log_weights), R, L
         tau, n = self.tau, self.dim
-        f = normalise_potential(f, log_volume, tau, n, log_weights)
+        f = normalize_potential(f, log_volume, tau, n, log_weights)
         return perelman_w(R, grad_f_sq, f, log_volume, tau, n, log_weights), R, L
 
 
@@ -106,8 +106,8 @@ class _Checked(torch.autograd.Function):
         if not all(bool(torch.isfinite(g.abs().sum())) for g in gradients if g is not None):
             raise RunawayFunctionalError(
                 "The gradient of the curvature functional is not finite, so training stopped "
-                "before it reached the weights: the surface has a spike. Lower lambda_curv or the "
-                "learning rate, or raise regularization."
+                "before it reached the weights: the surface has a spike. Lower "
+                "curvature_weight or the learning rate, or raise regularization."
             )
         return None, *(None if g is None else ctx.scale * g for g in gradients)
 
@@ -121,12 +121,12 @@ def check_runaway(term: torch.Tensor, name: str) -> None:
     value = float(term.detach())
     if not -RUNAWAY < value < float("inf"):
         advice = (
-            "lower lambda_curv or the learning rate, or raise regularization."
+            "lower curvature_weight or the learning rate, or raise regularization."
             if name == "total_squared"
-            else "it is unbounded on this side: lower the size of lambda_curv, change its sign, or "
-            'take points="encoded", where the data hold the surface.'
+            else "it is unbounded on this side: lower the size of curvature_weight, change its "
+            'sign, or take points="encoded", where the data hold the surface.'
         )
         raise RunawayFunctionalError(
-            f"lambda_curv times {name} has become {value:.3g}, so training stopped before NaN "
+            f"curvature_weight times {name} has become {value:.3g}, so training stopped before NaN "
             f"reached the weights: {advice}"
         )

@@ -1,4 +1,4 @@
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pythae.samplers import BaseSamplerConfig
 
@@ -49,7 +49,7 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
             chain of the paper's length walks 0.5 in each coordinate where the metric is flat. (The
             published code has a step of 0.01 and momenta of half the right scale, which is the
             same walk.) Default: None
-        warmup_steps (int): For ``"posteriors"``, the number of steps taken before these, during
+        adaptation_steps (int): For ``"posteriors"``, the number of steps taken before these, during
             which ``eps_lf`` is adapted to ``target_acceptance``. Default: 0
         target_acceptance (float): The mean acceptance probability, in (0, 1), aimed at by the
             adaptation. Default: 0.8
@@ -65,6 +65,8 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
     numbers that they name.
     """
 
+    former_names: ClassVar[dict[str, str]] = {"warmup_steps": "adaptation_steps"}
+
     metric: Literal["codes", "posteriors"] = "codes"
     num_centroids: int | None = None
     centroid_selection: Literal["kmedoids", "sklearn-extra", "random"] = "kmedoids"
@@ -75,7 +77,7 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
     mcmc_steps_nbr: int | None = None
     n_lf: int | None = None
     eps_lf: float | None = None
-    warmup_steps: int = 0
+    adaptation_steps: int = 0
     target_acceptance: float = 0.8
     seed: int | None = None
 
@@ -89,7 +91,7 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
                 check_range(self, name, above=0)
         check_range(self, "regularization", least=0)
         check_range(self, "decay", least=0)
-        check_range(self, "warmup_steps", least=0)
+        check_range(self, "adaptation_steps", least=0)
         check_range(self, "target_acceptance", above=0, below=1)
         if self.seed is not None:
             check_range(self, "seed", least=0, below=2**32)
@@ -102,7 +104,7 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
             "regularization": 0.01,
             "decay": 0.0,
             "additive_volume": False,
-            "warmup_steps": 0,
+            "adaptation_steps": 0,
         }
         for name, default in defaults.items():
             if getattr(self, name) != default:
