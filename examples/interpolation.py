@@ -13,20 +13,15 @@ Prints what the curves minimise, against the straight line: the potential along 
 length of the decoded curve.
 """
 
-import argparse
 import os
 
-import matplotlib
-
-matplotlib.use("Agg")
-
+import lib.quiet
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
+from lib.arguments import parser
+from lib.data import digits
+from lib.training import fit
 from pythae.models import VAE, VAEConfig
-from pythae.pipelines import TrainingPipeline
-from pythae.trainers import BaseTrainerConfig
-from sklearn.datasets import load_digits
 
 from pythae_geometric import (
     MetricUniformHMCSampler,
@@ -35,22 +30,10 @@ from pythae_geometric import (
     plotting,
 )
 from pythae_geometric.geometry import PullbackMetric
+from pythae_geometric.models.decoder_map import DecoderMap
 
 # Pairs of digits to join, by their labels.
 PAIRS = [(6, 3), (0, 1), (4, 2)]
-
-
-def train(data, epochs, folder):
-    torch.manual_seed(0)
-    model = VAE(VAEConfig(input_dim=(1, 8, 8), latent_dim=2, reconstruction_loss="bce"))
-    config = BaseTrainerConfig(
-        output_dir=folder,
-        num_epochs=epochs,
-        learning_rate=1e-3,
-        per_device_train_batch_size=100,
-    )
-    TrainingPipeline(model=model, training_config=config)(train_data=data)
-    return model.eval()
 
 
 def medoid(x, means, labels, label):
@@ -79,60 +62,54 @@ def figure(model, metric, curve_metric, path, ends, background, title, file):
     return smooth
 
 
-def along(metric, c):
+def potential(metric, c):
     """The integral of the potential over the length of a curve ``[T, d]``."""
     middle, step = (c[1:] + c[:-1]) / 2, c.diff(dim=0).norm(dim=1)
-    return (torch.exp(-metric.log_volume(middle)) * step).sum()
-
-
-def report(name, values):
-    line, curve = (value.item() for value in values)
-    print(f"{name}: line {line:.4g}, curve {curve:.4g}")
+    return float((torch.exp(-metric.log_volume(middle)) * step).sum())
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output-dir", default="outputs/interpolation")
-    parser.add_argument("--quick", action="store_true", help="three epochs, to see that it runs")
-    args = parser.parse_args()
+    p = parser(__doc__)
+    p.add_argument("--output-dir", default="outputs/interpolation")
+    p.add_argument("--quick", action="store_true", help="three epochs, to see that it runs")
+    args = p.parse_args()
+    lib.quiet.settle()
     folder = args.output_dir
-    os.makedirs(folder, exist_ok=True)
-    digits = load_digits()
-    x = torch.as_tensor((digits.images[:, None] / 16).astype(np.float32))
-    labels = torch.as_tensor(digits.target)
-    model = train(x, 3 if args.quick else 150, os.path.join(folder, "training"))
+    x, labels = digits()
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(input_dim=(1, 8, 8), latent_dim=2, reconstruction_loss="bce"))
+    fields = {"num_epochs": 3 if args.quick else 150, "learning_rate": 1e-3}
+    fit(model, x, os.path.join(folder, "training"), per_device_train_batch_size=100, **fields)
+    model.eval()
     with torch.no_grad():
         means = model.encoder(x).embedding
     ends = [torch.stack([medoid(x, means, labels, pair[i]) for pair in PAIRS]) for i in (0, 1)]
     background = means, labels
 
-    config = MetricUniformHMCSamplerConfig(metric="posteriors", seed=0)
-    sampler = MetricUniformHMCSampler(model, config)
+    sampler = MetricUniformHMCSampler(
+        model, MetricUniformHMCSamplerConfig(metric="posteriors", seed=0)
+    )
     sampler.fit(x)
-    posterior = sampler.metric
+    posterior, decode = sampler.metric, DecoderMap(model)
+    straight = interpolate(model, *ends, "line", granularity=200).latent
+
     file = os.path.join(folder, "potential.png")
     path = figure(
         model, posterior, posterior, "potential", ends, background, "Potential path", file
     )
-    straight = interpolate(model, *ends, "line", granularity=200).latent
     for pair, line, curve in zip(PAIRS, straight, path, strict=True):
-        values = [
-            (
-                torch.exp(-posterior.log_volume((c[1:] + c[:-1]) / 2)) * c.diff(dim=0).norm(dim=1)
-            ).sum()
-            for c in (line, curve)
-        ]
-        report(f"potential along the way from {pair[0]} to {pair[1]}", values)
+        a, b = potential(posterior, line), potential(posterior, curve)
+        ways = f"from {pair[0]} to {pair[1]}: line {a:.4g}, curve {b:.4g}"
+        print(f"potential along the way {ways}")
 
-    def decode(z):
-        return model.decoder(z)["reconstruction"]
-
-    pullback = PullbackMetric(decode)
     file = os.path.join(folder, "geodesics.png")
-    path = figure(model, pullback, None, "geodesic", ends, background, "Geodesic", file)
+    path = figure(
+        model, PullbackMetric(decode), None, "geodesic", ends, background, "Geodesic", file
+    )
     for pair, line, curve in zip(PAIRS, straight, path, strict=True):
-        values = [decode(c).flatten(1).diff(dim=0).norm(dim=1).sum() for c in (line, curve)]
-        report(f"length of the decoded curve from {pair[0]} to {pair[1]}", values)
+        a, b = (float(decode(c).detach().diff(dim=0).norm(dim=1).sum()) for c in (line, curve))
+        ways = f"from {pair[0]} to {pair[1]}: line {a:.4g}, curve {b:.4g}"
+        print(f"length of the decoded curve {ways}")
     print(f"Look at potential.png and geodesics.png in {folder}.")
 
 

@@ -2,7 +2,8 @@
 
     python examples/train.py --model VAE --data digits --latent-dim 8 --epochs 100
     python examples/train.py --model my_model.json --training-config my_training.json \\
-        --data mnist --networks convnet
+        --data my_faces --networks convnet
+    python examples/train.py --model ERManifoldVAE --manifold "sphere(2)"
     python examples/train.py --resume outputs/VAE_digits/VAE_training_.../checkpoint_epoch_50 \\
         --data digits --epochs 100
 
@@ -11,60 +12,59 @@ configs as pythae saves them: {"name": "VAEConfig", "latent_dim": 8}. The last l
 folder of the trained model, which generate.py takes.
 """
 
-import argparse
 import os
 
 import torch
-from common import DEVICE, FILES, load_data, make_config, make_model, names, train
+from lib import data as images
+from lib.arguments import at_least, parser, positive
+from lib.costs import DEVICE
+from lib.models import classes, image_fields, make_config, make_model
+from lib.training import train
 from pythae.models import AutoModel
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parse():
+    p = parser(__doc__)
+    p.add_argument(
+        "--model",
+        default="VAE",
+        help=f"a JSON config of a model, or one of {', '.join(sorted(classes()))}",
     )
-    parser.add_argument(
-        "--model", default="VAE", help=f"a JSON config of a model, or one of {', '.join(names())}"
-    )
-    parser.add_argument(
-        "--data",
-        default="digits",
-        help=f"digits (built in), or {', '.join(FILES)}: read from DATA_DIR/NAME/train_data.npz "
-        "and eval_data.npz, key 'data', values 0-255, [N, channels, height, width]",
-    )
-    parser.add_argument("--data-dir", default="data", help="the folder of data sets (data)")
-    parser.add_argument(
+    p.add_argument("--data", default="digits", help=images.HELP)
+    p.add_argument("--data-dir", default="data", help="the folder of data sets (data)")
+    p.add_argument(
         "--networks",
         default="default",
         choices=("default", "convnet", "resnet"),
         help="the model's own, or those of pythae's benchmark (28x28, 32x32, 64x64)",
     )
-    parser.add_argument("--latent-dim", type=int, default=8, help="unless --model is a file (8)")
-    parser.add_argument(
+    p.add_argument("--latent-dim", type=at_least(1), default=8, help="if --model is a name (8)")
+    p.add_argument(
+        "--manifold",
+        help='of ERManifoldVAE, such as circle or "sphere(2)" (a torus of LATENT_DIM dimensions)',
+    )
+    p.add_argument(
         "--training-config", help="a JSON config of a trainer, in place of --epochs and the rest"
     )
-    parser.add_argument("--epochs", type=int, default=100, help="(100)")
-    parser.add_argument("--batch-size", type=int, default=100, help="(100)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="(1e-3)")
-    parser.add_argument("--save-every", type=int, help="epochs from one checkpoint to the next")
-    parser.add_argument("--resume", help="a folder checkpoint_epoch_N, to go on from")
-    parser.add_argument("--seed", type=int, default=0, help="(0)")
-    parser.add_argument("--output-dir", help="(outputs/MODEL_DATA)")
-    parser.add_argument("--quick", action="store_true", help="two epochs, to see that it runs")
-    args = parser.parse_args()
+    p.add_argument("--epochs", type=at_least(1), default=100, help="(100)")
+    p.add_argument("--batch-size", type=at_least(1), default=100, help="(100)")
+    p.add_argument("--learning-rate", type=positive, default=1e-3, help="(1e-3)")
+    p.add_argument("--save-every", type=at_least(1), help="epochs between checkpoints (none)")
+    p.add_argument("--resume", help="a folder checkpoint_epoch_N, to go on from")
+    p.add_argument("--seed", type=at_least(0), default=0, help="(0)")
+    p.add_argument("--output-dir", help="(outputs/MODEL_DATA)")
+    p.add_argument("--quick", action="store_true", help="two epochs, to see that it runs")
+    return p.parse_args()
 
+
+def main():
+    args = parse()
+    data = images.load_data(args.data, args.data_dir)
     if args.quick:
-        args.epochs = 2
-    data = load_data(args.data, args.data_dir)
-    if args.quick:
-        data = data._replace(train=data.train[:200], validation=data.validation[:50])
+        args.epochs, data = 2, data.first(200, 50)
     if args.resume is None:
-        cls, config = make_config(
-            args.model,
-            input_dim=data.train.shape[1:],
-            latent_dim=args.latent_dim,
-            warmup_epochs=max(1, args.epochs // 2),
-        )
+        fields = image_fields(data.train, args.latent_dim, args.epochs, args.manifold)
+        cls, config = make_config(args.model, **fields)
         torch.manual_seed(args.seed)
         model = make_model(cls, config, args.networks)
     else:
@@ -78,7 +78,7 @@ def main():
         args.output_dir or os.path.join("outputs", f"{model.model_name}_{args.data}"),
         args.training_config,
         args.resume,
-        args.seed,
+        seed=args.seed,
         num_epochs=args.epochs,
         per_device_train_batch_size=args.batch_size,
         per_device_eval_batch_size=args.batch_size,

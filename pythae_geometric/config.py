@@ -1,6 +1,7 @@
 """What the configs of this package add to pythae's."""
 
 import dataclasses
+import functools
 import json
 import os
 from typing import Any, ClassVar
@@ -9,9 +10,30 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from ._files import written_beside
+from .geometry._warnings import warn
 
-#: Decorator of every config: pythae's pydantic dataclasses silently drop a misspelt field.
-config_dataclass = dataclass(config=ConfigDict(extra="forbid"))
+_strict = dataclass(config=ConfigDict(extra="forbid"))
+
+
+def config_dataclass(cls: type) -> type:
+    """Decorator of every config: pythae's pydantic dataclasses silently drop a misspelt field.
+
+    Names that fields had in version 0.1.0 are taken with a warning.
+    """
+    cls = _strict(cls)
+    built = cls.__init__
+
+    @functools.wraps(built)
+    def __init__(self, *args, **fields):
+        for former in cls.former_names.keys() & fields.keys():
+            name = cls.former_names[former]
+            warn(f"{former} of {cls.__name__} is now called {name}.", FutureWarning)
+            fields[name] = fields.pop(former)
+        built(self, *args, **fields)
+
+    if cls.former_names:
+        cls.__init__ = __init__
+    return cls
 
 
 class StrictConfig:
@@ -47,13 +69,12 @@ class StrictConfig:
             ValueError: if it is not the JSON of this config.
         """
         fields = read_config(json_path)
-        name = fields.pop("name")
-        if name != cls.__name__:
+        if fields["name"] != cls.__name__:
             raise ValueError(
-                f"{os.fspath(json_path)!r} holds a {name}, not a {cls.__name__}: load it with the "
-                "class that wrote it."
+                f"{os.fspath(json_path)!r} holds a {fields['name']}, not a {cls.__name__}: load it "
+                "with the class that wrote it."
             )
-        return cls.from_dict(fields)
+        return built_config(cls, fields, json_path)
 
     def save_json(self, dir_path: str | os.PathLike, filename: str) -> None:
         """Write ``filename.json`` in ``dir_path``, whole or not at all."""
@@ -70,19 +91,44 @@ def read_config(json_path: str | os.PathLike) -> dict[str, Any]:
         ValueError: if it is no config.
     """
     try:
-        with open(json_path, encoding="utf-8") as f:
-            fields = json.load(f)
-        if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
-            raise ValueError("it has no name of a class")
+        with open(json_path, "rb") as f:
+            return parse_config(f.read(), json_path)
     except FileNotFoundError:
+        return parse_config(None, json_path)
+
+
+def parse_config(content: bytes | None, json_path: str | os.PathLike) -> dict[str, Any]:
+    """As :func:`read_config`, of the content of a file; None: there is no file."""
+    if content is None:
         raise FileNotFoundError(
             f"There is no config file {os.fspath(json_path)!r}: is it the folder that was saved to?"
-        ) from None
-    except ValueError as error:  # what json and a wrong encoding raise, too
+        )
+    try:
+        fields = json.loads(content)
+        if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+            raise ValueError("it has no name of a class")
+    except (ValueError, RecursionError) as error:  # what json and a wrong encoding raise, too
         raise ValueError(
-            f"{os.fspath(json_path)!r} is not a config written by pythae ({error})."
+            f"{os.fspath(json_path)!r} is not a config written by pythae "
+            f"({str(error)[:200]}): load a copy, or save again."
         ) from error
     return fields
+
+
+def built_config(cls: type, fields: dict[str, Any], json_path: str | os.PathLike) -> Any:
+    """The config of class ``cls`` that a file describes.
+
+    Raises:
+        ValueError: naming the file, if its fields do not make one.
+    """
+    fields = {name: value for name, value in fields.items() if name != "name"}
+    try:
+        return cls.from_dict(fields)
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{os.fspath(json_path)!r} does not describe a {cls.__name__}: {reason[:600]}"
+        ) from error
 
 
 def check_range(

@@ -5,8 +5,12 @@ from typing import Literal, NamedTuple
 import torch
 from pythae.models import BaseAE
 
-from .geometry import Metric, PullbackMetric, geodesic, potential_path
-from .samplers.posteriors import to_decoder_space
+from ._checks import check_count
+from ._inputs import as_data, as_model, like
+from .geometry import Metric, PullbackMetric, evaluation_mode, geodesic, potential_path
+from .models.checks import check_data
+from .models.decoder_map import DecoderMap, decoder_space
+from .samplers.posteriors import code, decode
 
 
 class Interpolation(NamedTuple):
@@ -24,29 +28,35 @@ class Interpolation(NamedTuple):
 
 def interpolate(
     model: BaseAE,
-    starting_inputs: torch.Tensor,
-    ending_inputs: torch.Tensor,
+    starting_inputs,
+    ending_inputs,
     path: Literal["line", "geodesic", "potential"] = "geodesic",
     metric: Metric | None = None,
     granularity: int = 10,
-    nodes: int = 32,
+    steps: int = 32,
+    iterations: int = 400,
 ) -> Interpolation:
     r"""Encode pairs of data points, join them by curves, and decode along the way.
 
     Args:
         model: any pythae model; used in evaluation mode.
-        starting_inputs: where the curves start, ``[B, *input_dim]``.
-        ending_inputs: where they end, ``[B, *input_dim]``.
+        starting_inputs: where the curves start, ``[B, *input_dim]``: array, tensor, list, data
+            frame, data set or ``DataLoader``.
+        ending_inputs: where they end, likewise.
         path: ``"line"``: the straight line. ``"geodesic"``: the shortest curve near it.
             ``"potential"``: the curve that minimises :math:`1 / \sqrt{\det G}` along the way
             (Chadebec and Allassonnière, NeurIPS 2022), which keeps to where data are.
         metric: of the latent space; None: the pullback of the Euclidean metric by the decoder. A
             fitted sampler's ``metric``; with ``metric="posteriors"`` it is the paper's.
         granularity: number of points on each strip, at least 2.
-        nodes: number of steps of the curves' discretisation, even.
+        steps: number of steps of the curves' discretisation, even and at least 4.
+        iterations: the most that the search for a curve may take, 1 or more.
 
     Raises:
-        ValueError: if the inputs' shapes differ, a number is out of range, or ``path`` is unknown.
+        TypeError: if the inputs are not real numbers, the model is not pythae's, or ``metric`` is
+            no metric.
+        ValueError: if the inputs are not finite or their shapes are wrong, a number is out of
+            range, or ``path`` is unknown.
 
     Warns:
         ConvergenceWarning: some curves did not converge.
@@ -57,36 +67,37 @@ def interpolate(
     """
     if path not in ("line", "geodesic", "potential"):
         raise ValueError(f"path must be 'line', 'geodesic' or 'potential', got {path!r}.")
-    if starting_inputs.shape != ending_inputs.shape or len(starting_inputs) == 0:
+    granularity = check_count("granularity", granularity, 2)
+    model = as_model(model)
+    if metric is not None and not isinstance(metric, Metric):
+        raise TypeError(f"metric must be a geometry.Metric, got {type(metric).__name__}.")
+    ends = {"starting_inputs": starting_inputs, "ending_inputs": ending_inputs}
+    ends = {name: as_data(x, name).to(like(model)) for name, x in ends.items()}
+    shapes = [list(x.shape) for x in ends.values()]
+    if shapes[0] != shapes[1]:
         raise ValueError(
             "starting_inputs and ending_inputs must have one shape [B >= 1, ...], got "
-            f"{list(starting_inputs.shape)} and {list(ending_inputs.shape)}."
+            f"{shapes[0]} and {shapes[1]}."
         )
-    if granularity < 2:
-        raise ValueError(f"granularity must be at least 2, the two ends, got {granularity}.")
-
-    def decode(z):
-        return model.decoder(to_decoder_space(model, z))["reconstruction"]
-
-    was_training = model.training
-    model.eval()
-    try:
+    for name, x in ends.items():
+        check_data(x, model.model_config, name)
+    with evaluation_mode(model):
         with torch.no_grad():
-            start = model.encoder(starting_inputs).embedding
-            end = model.encoder(ending_inputs).embedding
+            start, end = (code(model, x) for x in ends.values())
         t = torch.linspace(0, 1, granularity, dtype=start.dtype, device=start.device)
         if path == "line":
             latent = start.unsqueeze(1) + t.unsqueeze(-1) * (end - start).unsqueeze(1)
             converged = torch.ones(len(start), dtype=torch.bool, device=start.device)
         else:
+            steps = check_count("steps", steps, 4)
+            iterations = check_count("iterations", iterations, 1)
             find = geodesic if path == "geodesic" else potential_path
-            metric = PullbackMetric(decode) if metric is None else metric
+            metric = PullbackMetric(DecoderMap(model)) if metric is None else metric
             # Decoders of ReLU have kinks, where no search converges to the last digit: this
             # tolerance leaves an energy within 1e-4 of the least.
-            curve = find(metric, start, end, nodes, iterations=400, tolerance=1e-2)
+            curve = find(metric, start, end, steps, iterations=iterations, tolerance=1e-2)
             latent, converged = curve(t), curve.converged
         with torch.no_grad():
-            strips = decode(latent.flatten(0, 1)).unflatten(0, latent.shape[:2])
-    finally:
-        model.train(was_training)
-    return Interpolation(strips, latent, converged)
+            z = decoder_space(model)(latent.flatten(0, 1))
+            x = decode(model, z)
+    return Interpolation(x.unflatten(0, latent.shape[:2]), latent, converged)

@@ -6,91 +6,135 @@ with ``ax.figure.savefig(path)``.
 
 import math
 
+import numpy as np
 import torch
 
+from ._checks import check_count, check_finite
 from ._extras import require
-from .geometry import Metric
+from ._inputs import as_data, as_images, as_labels, as_points, floating, like
+from .geometry import Metric, evaluation_mode
+from .geometry._warnings import warn
+
+# Labels of more values than this are shown by a colour bar.
+MOST_COLOURS = 20
+# Pixels of a map whose volume is computed at a time.
+BATCH = 2000
 
 
 def image_grid(images, columns: int | None = None, title: str | None = None, ax=None):
-    """Draw images side by side.
+    """Draw images side by side, in frames of the colour that their edges are not.
 
     Args:
-        images: ``[N, 1 or 3, height, width]``, in [0, 1].
-        columns: images in a row; None: as many as make the grid square.
+        images: ``[N, 1 or 3, height, width]`` in [0, 1], cut off there, or in uint8 from 0 to 255:
+            array, tensor, list, data set or ``DataLoader``.
+        columns: images in a row, 1 or more; None: as many as make the grid square.
         title: text above the grid.
         ax: the ``Axes`` to draw on; None: those of a new figure.
 
     Raises:
-        ValueError: if there are no images, or they are of another shape.
+        TypeError: if the images are not real numbers.
+        ValueError: if there are no images, they are of another shape or not finite, or ``columns``
+            is out of range.
+
+    Warns:
+        UserWarning: if values are far above 1.
     """
-    images = torch.as_tensor(images).detach().cpu()
-    if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise ValueError(
-            f"images must have shape [N >= 1, 1 or 3, height, width], got {list(images.shape)}."
+    images = as_images(images, channels=(1, 3)).cpu()
+    if float(images.max()) > 10:
+        warn(
+            f"The images reach {float(images.max()):.3g}, and are cut off at 1: divide them by 255 "
+            "if that is white."
         )
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    # A white frame one pixel wide parts the images, and fills the cells that are left.
-    cells = torch.ones(rows * columns, images.shape[1], images.shape[2] + 1, images.shape[3] + 1)
-    cells[: len(images), :, :-1, :-1] = images.clamp(0, 1)
+    images = images.clamp(0, 1)
+    N, channels, height, width = images.shape
+    if columns is None:
+        columns = math.ceil(math.sqrt(N))
+    columns = check_count("columns", columns, 1)
+    rows = math.ceil(N / columns)
+    # White between dark images, and black between bright ones: they would run together.
+    edges = torch.cat([images[..., [0, -1], :].flatten(), images[..., [0, -1]].flatten()])
+    frame, gap = float(edges.mean() < 0.5), max(1, round(min(height, width) / 16))
+    cells = torch.ones(rows * columns, channels, height + gap, width + gap)
+    cells[:N] = frame
+    cells[:N, :, gap:, gap:] = images
     grid = cells.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    grid = torch.nn.functional.pad(grid, (0, 0, 0, gap, 0, gap), value=frame)
     ax = ax or _new_axes(columns, rows)
-    ax.imshow(grid[:-1, :-1].numpy().squeeze(), cmap="gray", vmin=0, vmax=1)
+    ax.imshow(grid.numpy().squeeze(2) if channels == 1 else grid.numpy(), "gray", vmin=0, vmax=1)
     ax.set_axis_off()
     if title:
         ax.set_title(title)
     return ax
 
 
-def latent_map(
-    metric: Metric,
-    points: torch.Tensor,
-    labels=None,
-    resolution: int = 200,
-    ax=None,
-):
+def latent_map(metric: Metric, points, labels=None, resolution: int = 200, ax=None):
     r"""Draw a latent plane coloured by its log volume :math:`\log\sqrt{\det G}`, with points on it.
 
     Args:
         metric: of a plane (d = 2).
         points: ``[N, 2]``, such as the embeddings of a data set.
-        labels: numbers ``[N]`` that colour the points.
-        resolution: pixels along a side.
+        labels: numbers or words ``[N]``, or one-hot rows, that colour the points. Up to 20 values
+            have a legend, other numbers a colour bar.
+        resolution: pixels along a side, 2 or more.
         ax: the ``Axes`` to draw on; None: those of a new figure.
 
     Raises:
-        ValueError: if the points are not in a plane.
+        TypeError: if the points are not real numbers, or ``metric`` is no metric.
+        ValueError: if the points are not in a plane or not finite, there is not one label for each,
+            there are more than 20 words, or ``resolution`` is out of range.
     """
-    points = torch.as_tensor(points).detach().cpu()
-    if points.dim() != 2 or points.shape[1] != 2 or len(points) == 0:
-        raise ValueError(
-            f"A latent map is of a plane: points must be [N >= 1, 2], got {list(points.shape)}. "
-            "Train a model with latent_dim=2, or project."
-        )
+    if not isinstance(metric, Metric):
+        raise TypeError(f"metric must be a geometry.Metric, got a {type(metric).__name__}.")
+    resolution = check_count("resolution", resolution, 2)
+    points = as_points(points, "points", 2)
+    if labels is not None:
+        labels = as_labels(labels, "labels", len(points))
     low, high = points.amin(0), points.amax(0)
     margin = 0.08 * (high - low) + 1e-3
-    low, high = low - margin, high + margin
-    axes = [torch.linspace(float(a), float(b), resolution) for a, b in zip(low, high, strict=True)]
-    where = next(metric.buffers(), None)
-    where = next(metric.parameters(), points) if where is None else where
-    with torch.no_grad():
-        volume = metric.log_volume(torch.cartesian_prod(*axes).to(where))
+    low, high = (low - margin).tolist(), (high + margin).tolist()
+    axes = [
+        torch.linspace(*side, resolution, dtype=torch.float64)
+        for side in zip(low, high, strict=True)
+    ]
+    grid = torch.cartesian_prod(*axes).to(like(metric, points))
+    with torch.no_grad(), evaluation_mode(metric):
+        volume = torch.cat([metric.log_volume(z) for z in grid.split(BATCH)])
     volume = volume.reshape(resolution, resolution).T.cpu().numpy()
 
     ax = ax or _new_axes(10, 8)
-    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    extent = (low[0], high[0], low[1], high[1])
     picture = ax.imshow(volume, origin="lower", extent=extent, cmap="magma", aspect="auto")
     ax.figure.colorbar(picture, ax=ax, label="log volume")
-    colours = {"color": "white"} if labels is None else {"c": labels, "cmap": "tab10"}
-    scatter = ax.scatter(*points.T.numpy(), s=6, linewidths=0, **colours)
-    if labels is not None:
-        ax.legend(*scatter.legend_elements(num=None), title="Label", loc="upper left", fontsize=8)
+    _scatter(ax, points.cpu().numpy(), labels)
     ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="$z_1$", ylabel="$z_2$")
     return ax
 
 
-def draw_curves(ax, curves: torch.Tensor, label: str | None = None, **style):
+def _scatter(ax, points: np.ndarray, labels: np.ndarray | None) -> None:
+    """Points over a map, with a legend or a colour bar of their labels."""
+    style = {"s": 6, "linewidths": 0}
+    if labels is None:
+        ax.scatter(*points.T, color="white", **style)
+        return
+    values, which = np.unique(labels, return_inverse=True)
+    if len(values) > MOST_COLOURS:
+        if labels.dtype.kind == "U":
+            raise ValueError(
+                f"labels have {len(values)} values, and {MOST_COLOURS} colours can be told apart: "
+                "join some of them, or pass numbers."
+            )
+        scatter = ax.scatter(*points.T, c=labels, cmap="viridis", **style)
+        ax.figure.colorbar(scatter, ax=ax, label="label")
+        return
+    colours = require("matplotlib", "viz").colormaps["tab10" if len(values) <= 10 else "tab20"]
+    ax.scatter(*points.T, color=colours(which), **style)
+    for k, value in enumerate(values):
+        name = value if labels.dtype.kind == "U" else f"{value:g}"
+        ax.scatter([], [], color=colours(k), label=name, s=30, linewidths=0)
+    ax.legend(title="Label", loc="upper left", fontsize=8)
+
+
+def draw_curves(ax, curves, label: str | None = None, **style):
     """Draw curves, or chains, over a latent map, and mark where each starts.
 
     Args:
@@ -100,9 +144,10 @@ def draw_curves(ax, curves: torch.Tensor, label: str | None = None, **style):
         style: of matplotlib's lines, such as ``color`` and ``linestyle``.
 
     Raises:
-        ValueError: if the curves are not in a plane.
+        TypeError: if the curves are not real numbers.
+        ValueError: if they are not in a plane, or not finite.
     """
-    curves = torch.as_tensor(curves).detach().cpu().numpy()
+    curves = _numbers(curves, "curves")
     if curves.ndim != 3 or curves.shape[2] != 2:
         raise ValueError(f"Curves over a map must be [B, T, 2], got {list(curves.shape)}.")
     limits = ax.get_xlim(), ax.get_ylim()
@@ -135,7 +180,8 @@ def trajectory_error(truth, prediction, times, grid, axes=None):
         The three ``Axes``.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        TypeError: if they are not real numbers.
+        ValueError: if the shapes do not fit, or numbers are not finite.
     """
     truth, prediction, times, grid = _trajectories(truth, prediction, times, grid)
     if axes is None:
@@ -166,18 +212,18 @@ def animate_trajectory(truth, prediction, times, grid, every: int = 1):
         truth, prediction: ``[T, n]``, T profiles of n points.
         times: ``[T]``.
         grid: ``[n]``.
-        every: a frame for every so many times.
+        every: a frame for every so many times, 1 or more.
 
     Returns:
         A matplotlib ``FuncAnimation``; keep it, and save it with
         ``animation.save(path, writer="pillow")``.
 
     Raises:
-        ValueError: if the shapes do not fit, or ``every`` is less than 1.
+        TypeError: if they are not real numbers.
+        ValueError: if the shapes do not fit, numbers are not finite, or ``every`` is out of range.
     """
+    every = check_count("every", every, 1)
     truth, prediction, times, grid = _trajectories(truth, prediction, times, grid)
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}.")
     pyplot = require("matplotlib.pyplot", "viz")
     animation = require("matplotlib.animation", "viz")
     figure, (above, below) = pyplot.subplots(2, 1, sharex=True, layout="constrained")
@@ -212,35 +258,42 @@ def manifold_over_time(points, times, ax=None):
         ax: the ``Axes`` to draw on; None: those of a new figure.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        TypeError: if they are not real numbers.
+        ValueError: if the shapes do not fit, or numbers are not finite.
     """
-    points = torch.as_tensor(points).detach().cpu()
-    times = torch.as_tensor(times).detach().cpu()
-    if points.ndim != 3 or points.shape[2] < 2 or len(times) != len(points) or len(points) == 0:
+    points, times = _numbers(points, "points"), _numbers(times, "times")
+    if points.ndim != 3 or points.shape[2] < 2 or times.shape != points.shape[:1]:
         raise ValueError(
             f"points must be [T, B, m >= 2] with a time for each T, got {list(points.shape)} and "
-            f"{len(times)} times."
+            f"times {list(times.shape)}."
         )
-    flat = points.flatten(0, 1)
-    axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False).Vh[:2]
-    plane = (flat - flat.mean(0)) @ axes.T
+    flat = points.reshape(-1, points.shape[2]) - points.mean((0, 1))
+    plane = flat @ np.linalg.svd(flat, full_matrices=False).Vh[:2].T
     ax = ax or _new_axes(9, 7)
-    colours = times.repeat_interleave(points.shape[1])
-    scatter = ax.scatter(*plane.T.numpy(), c=colours.numpy(), cmap="viridis", s=5, linewidths=0)
+    colours = times.repeat(points.shape[1])
+    scatter = ax.scatter(*plane.T, c=colours, cmap="viridis", s=5, linewidths=0)
     ax.figure.colorbar(scatter, ax=ax, label="t")
     ax.set(xlabel="first principal direction", ylabel="second")
     return ax
 
 
 def _trajectories(truth, prediction, times, grid):
-    arrays = [torch.as_tensor(v).detach().cpu().numpy() for v in (truth, prediction, times, grid)]
-    shape = (len(arrays[2]), len(arrays[3]))
-    if shape[0] == 0 or arrays[0].shape != shape or arrays[1].shape != shape:
+    given = {"truth": truth, "prediction": prediction, "times": times, "grid": grid}
+    truth, prediction, times, grid = (_numbers(values, name) for name, values in given.items())
+    shape = (*times.shape, *grid.shape)
+    if times.ndim != 1 or grid.ndim != 1 or truth.shape != shape or prediction.shape != shape:
         raise ValueError(
             f"truth and prediction must be [T, n] = {list(shape)}, by times and grid, got "
-            f"{list(arrays[0].shape)} and {list(arrays[1].shape)}."
+            f"{list(truth.shape)} and {list(prediction.shape)}."
         )
-    return arrays
+    return truth, prediction, times, grid
+
+
+def _numbers(values, name: str) -> np.ndarray:
+    """Finite floating-point numbers as an array, with a row or more."""
+    values = floating(as_data(values, name))
+    check_finite(values, name)
+    return values.cpu().numpy()
 
 
 def _new_axes(columns: float, rows: float):

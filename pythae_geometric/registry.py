@@ -7,8 +7,6 @@ to pythae's own code, untouched.
 """
 
 import functools
-import json
-import os
 
 import pythae.models
 import pythae.models.normalizing_flows
@@ -18,6 +16,10 @@ from pythae.models import AutoModel, BaseAE
 from pythae.models.auto_model import AutoConfig
 from pythae.pipelines import GenerationPipeline
 from pythae.samplers import BaseSampler
+
+from ._extras import require
+from ._files import located
+from .config import read_config
 
 _classes: dict[str, type] = {}  # config name -> model or sampler
 _configs: dict[str, type] = {}  # config name -> config
@@ -86,16 +88,14 @@ def _qualified(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _lookup(table: dict[str, type], json_path: str | os.PathLike) -> type | None:
-    """The class registered under the name that a config file states, if there is one.
+def registered_class(name: str) -> type | None:
+    """The model or sampler whose config has this name, if it is registered."""
+    return _classes.get(name)
 
-    Whatever is wrong with the file is for pythae to report.
-    """
-    try:
-        with open(json_path, encoding="utf-8") as f:
-            return table.get(json.load(f)["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+
+def registered_config(name: str) -> type | None:
+    """The config of this name, if it is registered."""
+    return _configs.get(name)
 
 
 def _patch_pythae() -> None:
@@ -108,26 +108,23 @@ def _patch_pythae() -> None:
 
     @functools.wraps(config_from_json)
     def from_json_file(cls, json_path):
-        config = _lookup(_configs, json_path)
+        config = _configs.get(read_config(json_path)["name"])
         return config.from_json_file(json_path) if config else config_from_json(cls, json_path)
 
     @functools.wraps(model_from_folder)
     def load_from_folder(cls, dir_path):
-        model = _lookup(_classes, os.path.join(dir_path, "model_config.json"))
+        path = located(dir_path, "model", "model_config.json")
+        model = _classes.get(read_config(path)["name"])
         return model.load_from_folder(dir_path) if model else model_from_folder(cls, dir_path)
 
     @functools.wraps(model_from_hub)
-    def load_from_hf_hub(cls, hf_hub_path, allow_pickle=False):
-        try:
+    def load_from_hf_hub(cls, hf_hub_path, allow_pickle=False, **kwargs):
+        hub = require("huggingface_hub", "hub")
+        path = hub.hf_hub_download(repo_id=hf_hub_path, filename="model_config.json", **kwargs)
+        model = _classes.get(read_config(path)["name"])
+        if model is None:
             return model_from_hub(cls, hf_hub_path, allow_pickle=allow_pickle)
-        except NameError:  # pythae does not know the name; by now the config lies in the cache
-            from huggingface_hub import hf_hub_download
-
-            config_path = hf_hub_download(repo_id=hf_hub_path, filename="model_config.json")
-            model = _lookup(_classes, config_path)
-            if model is None:
-                raise
-        return model.load_from_hf_hub(hf_hub_path, allow_pickle=allow_pickle)
+        return model.load_from_hf_hub(hf_hub_path, allow_pickle=allow_pickle, **kwargs)
 
     @functools.wraps(pipeline_init)
     def __init__(self, model, sampler_config=None):

@@ -5,12 +5,14 @@ import json
 import logging
 import pathlib
 import runpy
+import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
+from pythae.samplers import BaseSampler
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 pytest.importorskip("matplotlib")
@@ -21,7 +23,6 @@ def run(script, *arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TQDM_DISABLE", "1")
         patch.setattr(sys, "argv", [script, *map(str, arguments)])
-        patch.syspath_prepend(str((EXAMPLES / script).parent))
         patch.syspath_prepend(str(EXAMPLES))
         try:
             runpy.run_path(str(EXAMPLES / script), run_name="__main__")
@@ -29,10 +30,12 @@ def run(script, *arguments):
             logging.disable(logging.NOTSET)
 
 
-def error_of(script, *arguments):
+def error_of(capsys, script, *arguments):
+    """The one sentence with which a script ends, be it the parser's or its own."""
     with pytest.raises(SystemExit) as raised:
         run(script, *arguments)
-    return str(raised.value)
+    printed = capsys.readouterr().err
+    return printed.splitlines()[-1] if raised.value.code == 2 else str(raised.value)
 
 
 def last_line(capsys):
@@ -54,7 +57,9 @@ def test_train_resume_and_generate(tmp_path, capsys):
         for path in (checkpoint, resumed.parent / "checkpoint_epoch_1")
     ]
     assert steps == [2, 4]
-    error = error_of("train.py", "--quick", "--resume", folder.parent / "checkpoint_epoch_2")
+    error = error_of(
+        capsys, "train.py", "--quick", "--resume", folder.parent / "checkpoint_epoch_2"
+    )
     assert "has all of its 2 epochs" in error
 
     for sampler in ("MetricUniformHMC", "MAF"):
@@ -85,23 +90,59 @@ def test_configs_are_read_from_files(tmp_path, capsys):
 
     run(*generate(num_centroids=5))
     assert last_line(capsys).startswith("16 images in")
-    assert "has no field 'colour'" in error_of(*generate(colour="green"))
-    error = error_of(*generate(decay=1.0))
+    assert "has no field 'colour'" in error_of(capsys, *generate(colour="green"))
+    error = error_of(capsys, *generate(decay=1.0))
     assert "decay=1.0 belongs to metric='posteriors'" in error and "\n" not in error
 
 
-@pytest.mark.parametrize("model, networks", [("AE", "convnet"), ("VAE", "resnet")])
-def test_users_files_and_benchmark_networks(model, networks, tmp_path, capsys):
+@pytest.fixture
+def faces(tmp_path):
+    """A folder of data sets with one of the user's own, by the name of my_faces."""
     random = np.random.default_rng(0)
-    (tmp_path / "mnist").mkdir()
+    (tmp_path / "my_faces").mkdir()
     for part, count in (("train", 60), ("eval", 20)):
         images = random.integers(0, 256, (count, 1, 28, 28), dtype=np.uint8)
-        np.savez_compressed(tmp_path / "mnist" / f"{part}_data.npz", data=images)
-    run("train.py", "--quick", "--data", "mnist", "--data-dir", tmp_path, "--networks", networks,
-        "--model", model, "--output-dir", tmp_path / "out")  # fmt: skip
+        np.savez_compressed(tmp_path / "my_faces" / f"{part}_data.npz", data=images)
+    return tmp_path
+
+
+@pytest.mark.parametrize("model, networks", [("AE", "convnet"), ("VAE", "resnet")])
+def test_data_of_the_users_own_and_benchmark_networks(model, networks, faces, capsys):
+    run("train.py", "--quick", "--data", "my_faces", "--data-dir", faces, "--networks", networks,
+        "--model", model, "--output-dir", faces / "out")  # fmt: skip
     out = capsys.readouterr().out
     assert "54 images [1, 28, 28]" in out  # the last tenth is for validation
     assert (pathlib.Path(out.splitlines()[-1]) / "encoder.pkl").exists()
+
+
+def library(name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        return importlib.import_module(f"lib.{name}")
+
+
+@pytest.mark.parametrize("model", sorted(library("models").classes()))
+def test_every_model_by_name(model, tmp_path, capsys):
+    run("train.py", "--quick", "--model", model, "--output-dir", tmp_path)
+    folder = pathlib.Path(last_line(capsys))
+    config = json.loads((folder / "model_config.json").read_text())
+    assert config["latent_dim"] == 8 and config["name"].startswith(model)
+    assert json.loads((folder / "training_config.json").read_text())["num_epochs"] == 2
+
+
+MODEL_OF = {"VAMP": "VAMP", "RHVAE": "RHVAE", "HypersphereUniform": "SVAE"}
+MODEL_OF |= {"PoincareDisk": "PoincareVAE", "PixelCNN": "VQVAE"}
+SAMPLERS = sorted(name.removesuffix("Sampler") for name in library("models").classes(BaseSampler))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_by_name(sampler, tmp_path, capsys):
+    run("train.py", "--quick", "--model", MODEL_OF.get(sampler, "VAE"), "--latent-dim", 2,
+        "--output-dir", tmp_path)  # fmt: skip
+    folder = last_line(capsys)
+    run("generate.py", "--quick", "--model-folder", folder, "--sampler", sampler,
+        "--output-dir", tmp_path / "images")  # fmt: skip
+    assert last_line(capsys).startswith("16 images in")
 
 
 @pytest.mark.parametrize(
@@ -109,20 +150,50 @@ def test_users_files_and_benchmark_networks(model, networks, tmp_path, capsys):
     [
         (["train.py", "--data", "mnist"], "train_data.npz"),
         (["train.py", "--data", "mnist"], "np.savez_compressed(path, data=images"),
-        (["train.py", "--data", "imagenet"], "There is no data set 'imagenet'"),
+        (["train.py", "--data", "imagenet"], "take --data digits, which is built in"),
         (["train.py", "--model", "BrownianVAE"], "Did you mean BrownianRVAE?"),
         (["train.py", "--networks", "convnet"], "take --networks default"),
         (["train.py", "--model", "missing.json"], "missing.json cannot be read"),
+        (["train.py", "--training-config", "missing.json"], "missing.json cannot be read"),
         (["train.py", "--resume", "nowhere"], "checkpoint_epoch_N"),
+        (["train.py", "--epochs", "0"], "--epochs: '0' is not a whole number of at least 1"),
+        (["train.py", "--latent-dim", "-3"], "--latent-dim: '-3' is not a whole number"),
+        (["train.py", "--save-every", "0"], "--save-every: '0' is not a whole number"),
+        (["train.py", "--learning-rate", "nan"], "'nan' is not a number above 0"),
+        (["train.py", "--model", "ERManifoldVAE", "--manifold", "circel"], "'circel' is not known"),
         (["generate.py", "--model-folder", "nowhere"], "the folder that train.py printed"),
+        (["generate.py", "--model-folder", "nowhere", "--num-samples", "0"], "'0' is not a whole"),
         (["benchmark.py", "--data", "svhn"], "train_data.npz"),
         (["benchmark.py", "--models", "VEA"], "There is no 'VEA'"),
     ],
     ids=lambda v: v if isinstance(v, str) else " ".join(v),
 )
-def test_mistakes_are_named_in_one_sentence(arguments, message, tmp_path, monkeypatch):
+def test_mistakes_are_named_in_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert message in error_of(*arguments)
+    error = error_of(capsys, *arguments)
+    assert message in error and "\n" not in error
+
+
+def test_unknown_fields_of_a_training_config_are_named(tmp_path, capsys):
+    (tmp_path / "training.json").write_text('{"name": "BaseTrainerConfig", "num_epoch": 1}')
+    arguments = "train.py", "--quick", "--training-config", tmp_path / "training.json"
+    error = error_of(capsys, *arguments)
+    assert "BaseTrainerConfig has no field 'num_epoch': did you mean 'num_epochs'?" in error
+
+
+def test_scripts_need_no_resource_module():
+    """Windows has none."""
+    code = f"""
+import contextlib, runpy, sys
+sys.modules["resource"] = None
+sys.path.insert(0, {str(EXAMPLES)!r})
+for script in "train.py", "generate.py", "benchmark.py":
+    sys.argv = [script, "--help"]
+    with contextlib.suppress(SystemExit):
+        runpy.run_path({str(EXAMPLES)!r} + "/" + script, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("usage:") == 3, done.stderr
 
 
 def test_benchmark_goes_on_where_it_was(tmp_path, capsys):

@@ -8,22 +8,27 @@ import pytest
 import torch
 
 import pythae_geometric.geometry
+from pythae_geometric import registry
 
 MODULES = [
-    "pythae_geometric.registry",
+    registry,
     *(
-        f"pythae_geometric.geometry.{module.name}"
+        importlib.import_module(f"pythae_geometric.geometry.{module.name}")
         for module in pkgutil.iter_modules(pythae_geometric.geometry.__path__)
     ),
+]
+EXAMPLES = [
+    pytest.param(example, id=example.name)
+    for module in MODULES
+    for example in doctest.DocTestFinder().find(module, extraglobs={"torch": torch})
+    if example.examples
 ]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", MODULES)
-def test_examples(name):
-    module = importlib.import_module(name)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example, monkeypatch):
+    for name in ("_classes", "_configs"):  # the example of register adds a model
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     torch.manual_seed(0)
-    failed = doctest.testmod(module, extraglobs={"torch": torch, **vars(module)}).failed
-    pythae_geometric.registry._classes.pop("WarmVAEConfig", None)  # the example of register
-    pythae_geometric.registry._configs.pop("WarmVAEConfig", None)
-    assert failed == 0
+    assert doctest.DocTestRunner().run(example).failed == 0

@@ -2,17 +2,19 @@
 
 import base64
 import hashlib
+import io
 import json
 import os
 import pathlib
+import pickle
 import re
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from processes import run_code
 from pydantic.dataclasses import dataclass
 from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
@@ -24,7 +26,7 @@ from pythae_geometric import (
     register,
     registry,
 )
-from pythae_geometric.hub import HubModel
+from pythae_geometric.models import GeometricModel
 
 pytest.importorskip("huggingface_hub")
 
@@ -35,6 +37,7 @@ class Hub(BaseHTTPRequestHandler):
     """As much of the Hub's API as creating, committing and downloading take."""
 
     repos: dict  # "namespace/name" -> {path: bytes}
+    asked: list  # what was asked for in creating and committing, and with which token
     protocol_version = "HTTP/1.1"
 
     def answer(self, body=b"", status=200, **headers):
@@ -60,6 +63,7 @@ class Hub(BaseHTTPRequestHandler):
             repo = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
             known = repo in self.repos
             self.repos.setdefault(repo, {})
+            self.asked.append((wanted, self.headers["Authorization"]))
             self.answer({"url": f"{self.server.url}/{repo}"}, 409 if known else 200)
         elif path == "/api/validate-yaml":
             self.answer({"errors": [], "warnings": []})
@@ -74,6 +78,8 @@ class Hub(BaseHTTPRequestHandler):
                 return self.missing()
             for line in body.splitlines():
                 entry = json.loads(line)
+                if entry["key"] == "header":
+                    self.asked.append((entry["value"], self.headers["Authorization"]))
                 if entry["key"] == "file":
                     content = base64.b64decode(entry["value"]["content"])
                     self.repos[match[1]][entry["value"]["path"]] = content
@@ -111,10 +117,19 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
+class Served(tuple):
+    """The repos of a server, and the environment in which a process uses it."""
+
+    def __new__(cls, repos, env, asked):
+        served = super().__new__(cls, (repos, env))
+        served.asked = asked
+        return served
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A server; its repos, and the environment in which a process uses it."""
-    handler = type("FreshHub", (Hub,), {"repos": {}})
+    handler = type("FreshHub", (Hub,), {"repos": {}, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -127,22 +142,18 @@ def hub(tmp_path, monkeypatch):
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "NO_PROXY": "*",
     }
-    yield handler.repos, {**os.environ, **environment}
+    yield Served(handler.repos, environment, handler.asked)
     server.shutdown()
     server.server_close()
 
 
 def run_python(code, env, *arguments, fails_with=None):
     """The client reads its endpoint once, at import, so each step runs in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)],
-        capture_output=True, text=True, env=env,
-    )  # fmt: skip
+    exit_code, errors = run_code(code, env, *map(str, arguments))
     if fails_with is None:
-        assert done.returncode == 0, done.stderr
+        assert exit_code == 0, errors
     else:
-        assert done.returncode != 0 and fails_with in done.stderr, done.stderr
-    return done.stdout
+        assert exit_code == 1 and fails_with in errors, errors
 
 
 def card_code(card):
@@ -179,7 +190,7 @@ def test_a_sampler_is_shared_under_an_organisation(hub, trained, digits, tmp_pat
     assert list(repos) == ["lab/digits-hmc"]
     assert sorted(repos["lab/digits-hmc"]) == [
         "README.md", "environment.json", "model.pt", "model_config.json", "sampler.pt",
-        "sampler_config.json",
+        "sampler_checksums.json", "sampler_config.json",
     ]  # fmt: skip
     card = repos["lab/digits-hmc"]["README.md"]
     assert b"- pythae-geometric" in card and b"VAE with MetricUniformHMCSampler" in card
@@ -237,7 +248,7 @@ class SharedVAEConfig(VAEConfig):
     pass
 
 
-class SharedVAE(HubModel, VAE):
+class SharedVAE(GeometricModel, VAE):
     def __init__(self, model_config, encoder=None, decoder=None):
         super().__init__(model_config, encoder, decoder)
         self.model_name = "SharedVAE"
@@ -314,3 +325,121 @@ def test_without_huggingface_hub_the_extra_is_named(trained, digits, tmp_path, m
     ):
         with pytest.raises(ImportError, match=r'pip install "pythae-geometric\[hub\]"'):
             call()
+
+
+def test_a_card_that_is_there_stays_and_options_reach_the_hub(hub, trained, digits, tmp_path):
+    repos, env = hub
+    saved_sampler(trained, digits, tmp_path)
+    push = PUSH_SAMPLER.replace(
+        "sys.argv[3])",
+        "sys.argv[3], private=True, token='hf_' + 'y' * 34, commit_message='Warmer digits')",
+    )
+    where = tmp_path / "model", tmp_path / "sampler", "lab/digits"
+    run_python(push, env, *where)
+    created, header = hub.asked
+    # Older and newer clients name it differently.
+    assert created[0].get("private") or created[0]["visibility"] == "private"
+    assert header[0]["summary"] == "Warmer digits"
+    assert {token for _, token in hub.asked} == {"Bearer hf_" + "y" * 34}
+    repos["lab/digits"]["README.md"] = b"# Written by hand"
+    run_python(push, env, *where)
+    assert repos["lab/digits"]["README.md"] == b"# Written by hand"
+
+
+# What files claim decides nothing
+
+
+class Harm:
+    """A pickle that writes a file when it is opened."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def torch_saved(thing):
+    buffer = io.BytesIO()
+    torch.save(thing, buffer)
+    return buffer.getvalue()
+
+
+def hostile_repos(harm, fitted):
+    """Repos whose pickles do harm, and claim by their configs not to be any."""
+    pickled = pickle.dumps(harm)
+    pickles = {
+        f"{name}.pkl": pickled
+        for name in ("encoder", "decoder", "embedding", "metric", "discriminator")
+    }
+    sampler = {name: (fitted / name).read_bytes() for name in os.listdir(fitted)}
+    small = {"input_dim": [6], "latent_dim": 2}
+    weights = torch_saved({"model_state_dict": {}})
+    circle = {"name": "ERManifoldVAEConfig", "input_dim": [6], "manifold": "custom"}
+    configs = {
+        "flag-is-a-string": {
+            "name": "BrownianRVAEConfig",
+            **small,
+            "uses_default_encoder": "false",
+        },
+        "flag-is-a-number": {"name": "RicciAEConfig", **small, "uses_default_decoder": 0},
+        "custom-embedding": {**circle, "latent_dim": 1, "ambient_dim": 2},
+        "pythae": {"name": "VAEConfig", **small, "uses_default_encoder": "no"},
+        "metric": {"name": "RHVAEConfig", **small, "uses_default_metric": False},
+        "discriminator": {"name": "FactorVAEConfig", **small, "uses_default_discriminator": False},
+        "bad-weights": {"name": "VAEConfig", **small},
+        "our-bad-weights": {"name": "RicciAEConfig", **small},
+    }
+    return {
+        f"evil/{name}": {
+            "model_config.json": json.dumps(config).encode(),
+            "environment.json": b'{"name": "EnvironmentConfig", "python_version": "3.11"}',
+            "model.pt": torch_saved(harm) if "weights" in name else weights,
+            **pickles,
+            **sampler,
+        }
+        for name, config in configs.items()
+    }
+
+
+LOAD_ALL = """
+import sys
+import huggingface_hub
+from pythae.models import AutoModel
+import pythae_geometric as pg
+out = open(sys.argv[1], 'w')
+for repo in sys.argv[2:]:
+    huggingface_hub.snapshot_download(repo)  # everything lies in the cache already
+    loaders = [pg.MetricUniformHMCSampler.load_from_hf_hub]
+    if repo.split("/")[1] in ("flag-is-a-string", "flag-is-a-number", "custom-embedding",
+                              "our-bad-weights"):
+        loaders += [AutoModel.load_from_hf_hub, pg.RicciAE.load_from_hf_hub,
+                    pg.BrownianRVAE.load_from_hf_hub, pg.ERManifoldVAE.load_from_hf_hub]
+    for load in loaders:
+        try:
+            load(repo)
+        except ValueError as error:
+            print(repo, error, file=out)
+        else:
+            print(repo, "LOADED", file=out)
+out.close()
+"""
+
+
+def test_no_pickle_runs_without_permission(hub, trained, digits, tmp_path):
+    repos, env = hub
+    saved_sampler(trained, digits, tmp_path)
+    marker = tmp_path / "harm"
+    repos.update(hostile_repos(Harm(marker), tmp_path / "sampler"))
+    run_python(LOAD_ALL, env, tmp_path / "out", *repos)
+    out = (tmp_path / "out").read_text().splitlines()
+    assert not marker.exists()
+    assert not any(line.endswith("LOADED") for line in out), out
+    refused = [line for line in out if "unpickling can run any code" in line]
+    assert {line.split()[0] for line in refused} == {
+        repo for repo in repos if "weights" not in repo
+    }, out
+    assert sum("damaged or is not a file of tensors" in line for line in out) >= 2, out
+    # And the pickles are such that they would.
+    pickle.loads(pickle.dumps(Harm(marker)))
+    assert marker.exists()

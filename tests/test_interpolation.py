@@ -89,20 +89,16 @@ def test_flows_after_the_posterior_are_part_of_the_decoder(pairs):
     torch.testing.assert_close(strip.reconstructions[:, 0], expected)
 
 
-def test_the_models_mode_is_restored(trained, pairs):
-    trained.train()
-    interpolate(trained, *pairs, "line")
-    assert trained.training
-    trained.eval()
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
         (dict(path="shortest"), "path must be 'line', 'geodesic' or 'potential', got 'shortest'"),
-        (dict(granularity=1), "granularity must be at least 2"),
+        (dict(granularity=1), "granularity must be a whole number of at least 2"),
         (dict(ending_inputs=torch.zeros(2, 1, 8, 8)), r"must have one shape \[B >= 1"),
-        (dict(nodes=7), "nodes must be an even number"),
+        (dict(steps=7), "steps must be an even number"),
+        (dict(iterations=0), "iterations must be"),
+        (dict(starting_inputs=torch.full((3, 1, 8, 8), torch.nan)), "starting_inputs contains NaN"),
+        (dict(ending_inputs=torch.full((3, 1, 8, 8), torch.nan)), "ending_inputs contains NaN"),
     ],
 )
 def test_bad_arguments(trained, pairs, change, message):

@@ -5,28 +5,56 @@ import pytest
 import torch
 
 from pythae_geometric import plotting
-from pythae_geometric.geometry import PosteriorMetric
+from pythae_geometric.geometry import PosteriorMetric, PullbackMetric
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    pytest.importorskip("matplotlib.pyplot").close("all")
+
+
 METRIC = PosteriorMetric(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), torch.ones(2, 2), 1.0)
 
 
+def grid_of(images, **arguments):
+    return np.asarray(plotting.image_grid(images, **arguments).images[0].get_array())
+
+
 def test_image_grid_puts_every_image_in_its_cell():
-    images = torch.arange(5.0)[:, None, None, None].expand(5, 1, 3, 4) / 4
-    pixels = plotting.image_grid(images, columns=3).images[0].get_array()
-    assert pixels.shape == (2 * 4 - 1, 3 * 5 - 1)
+    images = 0.4 * torch.arange(5.0)[:, None, None, None].expand(5, 1, 3, 4) / 4
+    pixels = grid_of(images, columns=3)
+    assert pixels.shape == (2 * 4 + 1, 3 * 5 + 1)
+    inside = np.zeros(pixels.shape, bool)
     for i in range(5):
         row, column = divmod(i, 3)
-        cell = pixels[row * 4 : row * 4 + 3, column * 5 : column * 5 + 4]
-        np.testing.assert_allclose(cell, i / 4)
-    np.testing.assert_allclose(pixels[4:, 10:], 1.0)  # the cell that is left is white
+        cell = slice(row * 4 + 1, row * 4 + 4), slice(column * 5 + 1, column * 5 + 5)
+        np.testing.assert_allclose(pixels[cell], 0.1 * i)
+        inside[cell] = True
+    np.testing.assert_allclose(pixels[~inside], 1.0)  # frames, and the cell that is left
 
 
-def test_image_grid_of_colours():
-    pixels = plotting.image_grid(torch.rand(4, 3, 8, 8)).images[0].get_array()
-    assert pixels.shape == (17, 17, 3)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_do_not_run_together(channels, value):
+    """Nor do large ones in a small picture: the frame grows with them."""
+    for size, frame in ((8, 1), (64, 4)):
+        pixels = grid_of(torch.full((4, channels, size, size), value))
+        length = 2 * size + 3 * frame
+        assert pixels.shape == ((length, length, 3) if channels == 3 else (length, length))
+        other = pixels.reshape(length, length, -1)[..., 0] != value
+        assert other.all(1).sum() == other.all(0).sum() == 3 * frame
+
+
+def test_images_of_bytes_are_drawn_as_they_are():
+    images = np.linspace(0, 1, 9 * 16).reshape(9, 1, 4, 4)
+    bytes_ = np.round(255 * images).astype(np.uint8)
+    np.testing.assert_allclose(grid_of(bytes_), grid_of(images), atol=0.51 / 255)
+    with pytest.warns(UserWarning, match="The images reach 255, and are cut off at 1"):
+        grid_of(255 * images)
 
 
 def test_latent_map_shows_the_volume_where_it_is():
@@ -45,6 +73,52 @@ def test_latent_map_shows_the_volume_where_it_is():
         assert float(volume[row, column]) == pytest.approx(float(expected), abs=1e-4)
 
 
+def test_a_function_in_float64_is_drawn_for_points_in_float64():
+    A = torch.tensor([[1.0, 2.0], [0.0, 3.0], [1.0, 0.0]], dtype=torch.float64)
+    points = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    ax = plotting.latent_map(PullbackMetric(lambda z: z @ A.T), points, resolution=5)
+    expected = 0.5 * float(torch.linalg.det(A.T @ A).log())
+    np.testing.assert_allclose(ax.images[0].get_array(), expected)
+    # A module decides by itself.
+    layer = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).double()
+    plotting.latent_map(PullbackMetric(layer), points.float(), resolution=5)
+    assert layer.training
+
+
+LABELS = {
+    "classes": (np.arange(200) % 10, 10),
+    "numbers with gaps": (7 * (np.arange(200) % 3), 3),
+    "one-hot": (np.eye(4)[np.arange(200) % 4], 4),
+    "words": (np.array(["cat", "dog"])[np.arange(200) % 2], 2),
+    "tensor": (torch.arange(200) % 2 == 0, 2),
+}
+
+
+@pytest.mark.parametrize("labels, number", LABELS.values(), ids=LABELS.keys())
+def test_classes_have_a_legend(labels, number):
+    points = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    ax = plotting.latent_map(METRIC, points, labels, resolution=5)
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(names) == number == len(set(names))
+    colours = ax.collections[0].get_facecolors()
+    assert len(np.unique(colours, axis=0)) == number
+    handles = {tuple(h.get_facecolor()[0]) for h in ax.get_legend().legend_handles}
+    assert handles == {tuple(colour) for colour in colours}
+    assert len(ax.figure.axes) == 2  # the map and the bar of its volume
+
+
+def test_continuous_labels_have_a_colour_bar():
+    points = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.linspace(-1, 1, 200)
+    ax = plotting.latent_map(METRIC, points, labels, resolution=5)
+    assert ax.get_legend() is None and len(ax.figure.axes) == 3
+    np.testing.assert_allclose(ax.collections[0].get_array(), labels)
+    with pytest.raises(ValueError, match="labels have 200 values, and 20 colours"):
+        plotting.latent_map(METRIC, points, [f"number {i}" for i in range(200)], resolution=5)
+    with pytest.raises(ValueError, match="labels must hold one label for each of the 200 rows"):
+        plotting.latent_map(METRIC, points, labels[:3], resolution=5)
+
+
 def test_curves_over_a_map():
     ax = plotting.latent_map(METRIC, torch.tensor([[-1.0, -2.0], [3.0, 4.0]]), labels=[0, 1])
     limits = ax.get_xlim()
@@ -60,14 +134,28 @@ def test_curves_over_a_map():
 
 @pytest.mark.parametrize("images", [torch.zeros(0, 1, 8, 8), torch.zeros(8, 8), np.zeros((2, 64))])
 def test_bad_images(images):
-    with pytest.raises(ValueError, match="images must have shape"):
+    with pytest.raises(ValueError, match=r"images (must have shape|has no rows)"):
         plotting.image_grid(images)
 
 
 @pytest.mark.parametrize("points", [torch.zeros(4, 3), torch.zeros(0, 2), torch.zeros(2)])
 def test_bad_points(points):
-    with pytest.raises(ValueError, match=r"points must be \[N >= 1, 2\]"):
+    with pytest.raises(ValueError, match=r"points (must be \[N >= 1, 2\]|has no rows)"):
         plotting.latent_map(METRIC, points)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: plotting.image_grid(torch.zeros(2, 1, 4, 4), 0), ValueError, "columns must be"),
+        (lambda: plotting.image_grid(torch.zeros(2, 1, 4, 4), 1.5), ValueError, "columns must be"),
+        (lambda: plotting.latent_map(METRIC, torch.ones(2, 2), resolution=1), ValueError, "resol"),
+        (lambda: plotting.latent_map(torch.square, torch.ones(2, 2)), TypeError, "metric must be"),
+    ],
+)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):

@@ -65,7 +65,7 @@ def test_bad_input():
         trajectory_error(truth[:4], prediction, TIMES, GRID)
     with pytest.raises(ValueError, match=r"must be \[T, n\] = \[5, 7\]"):
         animate_trajectory(truth, prediction, TIMES, GRID[:7])
-    with pytest.raises(ValueError, match="every must be at least 1"):
+    with pytest.raises(ValueError, match="every must be a whole number of at least 1"):
         animate_trajectory(truth, prediction, TIMES, GRID, every=0)
     with pytest.raises(ValueError, match=r"points must be \[T, B, m >= 2\]"):
         manifold_over_time(torch.zeros(3, 10, 1), TIMES[:3])

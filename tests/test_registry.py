@@ -90,11 +90,11 @@ def test_pythaes_own_names_go_their_own_way(tmp_path):
         assert type(GenerationPipeline(model, config).sampler) is NormalSampler
 
 
-def test_unknown_names_and_missing_files_give_pythaes_errors(tmp_path):
+def test_unknown_names_give_pythaes_errors_and_unreadable_files_are_named(tmp_path):
     path = tmp_path / "model_config.json"
     with pytest.raises(FileNotFoundError):
         AutoModel.load_from_folder(str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="Config file not found"):
+    with pytest.raises(FileNotFoundError, match="There is no config file"):
         AutoConfig.from_json_file(str(path))
     path.write_text(json.dumps({"name": "NobodysConfig"}))
     with pytest.raises(NameError, match="Got NobodysConfig"):
@@ -102,7 +102,7 @@ def test_unknown_names_and_missing_files_give_pythaes_errors(tmp_path):
     with pytest.raises(NameError, match="Got `NobodysConfig`"):
         AutoConfig.from_json_file(str(path))
     path.write_text("{")
-    with pytest.raises(TypeError, match="Maybe not json"):
+    with pytest.raises(ValueError, match=r"model_config\.json' is not a config written by pythae"):
         AutoConfig.from_json_file(str(path))
 
 

@@ -11,36 +11,40 @@ Three steps of Adam on a batch of 100, with the same encoder, decoder and precis
            mean and sigma at both ends, carried through the layers
 
 The median time of the steps (of the processor, on one thread), and the largest memory beyond that
-of an idle process (Linux); each
-runs in a process of its own. "excess" is by how much the squared distances to the prior's centre
-that a step uses exceed those of converged geodesics (median over the batch), for the digits, where
-the networks are trained first; the images of 28 x 28 are noise, and only cost counts.
+of an idle process; each runs in a process of its own. "excess" is by how much the squared distances
+to the prior's centre that a step uses exceed those of converged geodesics (median over the batch),
+for the digits, where the networks are trained first; the images of 28 x 28 are noise, and only cost
+counts.
 
     python examples/benchmarks/brownian_rvae_step.py [--quick]
 """
 
-import argparse
-import json
 import math
-import subprocess
+import os
+import pathlib
 import sys
 import tempfile
 import time
 import warnings
-from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from lib.arguments import parser
+from lib.costs import alone, shown
+from lib.data import digits
+from lib.plain import natural_spline
+
+from pythae_geometric import BrownianRVAE, BrownianRVAEConfig
 from pythae_geometric.geometry import ConvergenceWarning, squared_distance
-from pythae_geometric.models.brownian_rvae import BrownianRVAE, BrownianRVAEConfig
 from pythae_geometric.models.brownian_rvae.stochastic_decoder import gaussian_log_prob
 
 BATCH, POINTS, FREE, CURVE_STEPS = 100, 16, 8, 5
 LOG_2PI = math.log(2 * math.pi)
 
 
-def build(data: str, d: int) -> BrownianRVAE:
+def build(data, d):
     small = data == "digits"
     config = BrownianRVAEConfig(
         input_dim=(1, 8, 8) if small else (1, 28, 28),
@@ -52,13 +56,13 @@ def build(data: str, d: int) -> BrownianRVAE:
     return BrownianRVAE(config)
 
 
-def images(data: str) -> torch.Tensor:
+def images(data):
     if data == "digits":
-        return torch.as_tensor(load_digits().images[:1500, None] / 16, dtype=torch.float32)
+        return digits()[0][:1500]
     return torch.rand(500, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
 
-def prepare(data: str, d: int, epochs: int) -> BrownianRVAE:
+def prepare(data, d, epochs):
     """A model at the beginning of its second phase."""
     torch.manual_seed(0)
     model, x = build(data, d), images(data)
@@ -81,7 +85,7 @@ class Plain:
         self.model = model
         t = torch.linspace(0, 1, POINTS)[:, None]
         self.line = torch.cat([1 - t, t], dim=1)  # weights of the ends
-        self.basis = natural_spline(FREE, POINTS)
+        self.basis = natural_spline(FREE, POINTS)[:, 1:-1]  # the ends are at 0
 
     def f(self, z):
         return torch.cat([self.model.decoder(z).reconstruction.flatten(1), self.model.std(z)], 1)
@@ -89,8 +93,7 @@ class Plain:
     def log_volume(self, z):
         """The Jacobian of the mean is carried along, layer by layer, as the published code does."""
         h, J = z, torch.eye(z.shape[1]).expand(len(z), -1, -1)
-        decoder = self.model.decoder
-        for layer in (*decoder.layers, decoder.reconstruction):
+        for layer in self.model.decoder.layers:
             if isinstance(layer, torch.nn.Linear):
                 h, J = layer(h), layer.weight @ J
             else:  # softplus
@@ -129,22 +132,6 @@ class Plain:
         return ((posterior - prior).abs() - likelihood).mean()
 
 
-def natural_spline(free: int, points: int) -> torch.Tensor:
-    """From the values at ``free`` inner knots, 0 at the ends, to those at ``points`` times."""
-    n = free + 1
-    A, b = torch.eye(n + 1, dtype=torch.float64), torch.zeros(n + 1, n + 1, dtype=torch.float64)
-    for i in range(1, n):
-        A[i, i - 1 : i + 2] = torch.tensor([1.0, 4.0, 1.0])
-        b[i, i - 1 : i + 2] = torch.tensor([6.0, -12.0, 6.0])
-    second = torch.linalg.solve(A, b)
-    t = torch.linspace(0, n, points, dtype=torch.float64)
-    i = t.long().clamp(max=n - 1)
-    u = (t - i)[:, None]
-    knots = torch.eye(n + 1, dtype=torch.float64)
-    bend = ((1 - u) ** 3 - (1 - u)) * second[i] + (u**3 - u) * second[i + 1]
-    return ((1 - u) * knots[i] + u * knots[i + 1] + bend / 6)[:, 1:-1].float()
-
-
 def vae_loss(model, x, log_variance):
     m, _ = model._posterior(x)
     log_v = log_variance(m)
@@ -154,9 +141,9 @@ def vae_loss(model, x, log_variance):
     return (kl - gaussian_log_prob(x.flatten(1), mean, model.std(z))).mean()
 
 
-def run(method: str, state: str, data: str, d: int, steps: int) -> dict:
-    if method == "idle":
-        return {"peak": peak()}
+def run(method, state, data, d, steps):
+    """The seconds of a step, and the excess of its squared distances."""
+    warnings.simplefilter("ignore", ConvergenceWarning)
     torch.manual_seed(0)
     model, x = build(data, d), images(data)[:BATCH]
     model.load_state_dict(torch.load(state, weights_only=True))
@@ -177,24 +164,22 @@ def run(method: str, state: str, data: str, d: int, steps: int) -> dict:
         loss.backward()
         optimiser.step()
 
-    result = {"time": median(step, steps)}
+    seconds, excess = median(step, steps), None
     if method == "ours":
-        per_epoch = 15 if data == "digits" else 600
-        result["time"] += median(model.update, 3) / per_epoch
-    result["peak"] = peak()
+        seconds += median(model.update, 3) / (15 if data == "digits" else 600)
     if method != "vae" and data == "digits":
         z = model._posterior(x)[0].detach()
         c = model.prior_center.detach().expand_as(z)
-        exact = squared_distance(model.metric, z, c, nodes=32, tolerance=1e-4)
+        exact = squared_distance(model.metric, z, c, steps=32, tolerance=1e-4)
         if method == "ours":
             square = model._along_curves(z)[2]
         else:
             square = 2 * (POINTS - 1) * plain.squared_distance(c, z)  # with the right factor
-        result["excess"] = float((square / exact - 1).median().detach())
-    return result
+        excess = float((square / exact - 1).median().detach())
+    return seconds, excess
 
 
-def median(function, repeats: int) -> float:
+def median(function, repeats):
     function()
     times = []
     for _ in range(repeats):
@@ -204,48 +189,28 @@ def median(function, repeats: int) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def peak() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def child(**arguments) -> dict:
-    command = [sys.executable, __file__, "--child", json.dumps(arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-
-
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="the digits, d = 2, a few steps")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    p = parser(__doc__)
+    p.add_argument("--quick", action="store_true", help="the digits, d = 2, a few steps")
+    quick = p.parse_args().quick
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
-    if arguments.child:
-        print(json.dumps(run(**json.loads(arguments.child))))
-        return
     problems = [(data, d) for data in ("digits", "28 x 28") for d in (2, 5, 10)]
-    steps = 12
-    if arguments.quick:
-        problems, steps = problems[:1], 3
-    print("| data | d | step | ms | times vae | peak, MiB | excess of l² |")
+    problems, steps = (problems[:1], 3) if quick else (problems, 12)
+    print("| data | d | step | ms | times vae | peak | excess of l² |")
     print("|---|---|---|---|---|---|---|")
     for data, d in problems:
         with tempfile.TemporaryDirectory() as folder:
-            state = str(Path(folder) / "state.pt")
-            epochs = 1 if arguments.quick or data != "digits" else 100
+            state = os.path.join(folder, "state.pt")
+            epochs = 1 if quick or data != "digits" else 100
             torch.save(prepare(data, d, epochs).state_dict(), state)
-            fields = {"state": state, "data": data, "d": d, "steps": steps}
-            idle = child(method="idle", **fields)["peak"]
             vae = None
             for method in ("vae", "ours", "plain"):
-                result = child(method=method, **fields)
-                vae = vae or result["time"]
-                excess = f"{result['excess']:.3f}" if "excess" in result else ""
+                (seconds, excess), memory = alone(run, method, state, data, d, steps)
+                vae = vae or seconds
                 print(
-                    f"| {data} | {d} | {method} | {1e3 * result['time']:.1f} | "
-                    f"{result['time'] / vae:.1f} | {result['peak'] - idle:.0f} | {excess} |",
+                    f"| {data} | {d} | {method} | {1e3 * seconds:.1f} | {seconds / vae:.1f} | "
+                    f"{shown(memory)} | {'' if excess is None else f'{excess:.3f}'} |",
                     flush=True,
                 )
 

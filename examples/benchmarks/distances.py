@@ -8,7 +8,7 @@ Value and gradient, in the end points and in all parameters, of 100 squared dist
   adam       the published way: natural cubic splines through free nodes, Adam through the network
              on the energy ½ N Σ |f(γ_i+1) - f(γ_i)|², all curves at once (kinder than a loop)
 
-"adam" stops as soon as the root mean square relative error, against curves of 64 nodes, is that of
+"adam" stops as soon as the root mean square relative error, against curves of 64 steps, is that of
 "ours" or 2e-3, whichever is larger (the discretisation with 32 points has about 1e-3); the time of
 the checks is not counted, and the best of four learning rates was chosen by hand. Each method runs
 in a process of its own, so that its peak memory is its own (Linux).
@@ -16,25 +16,28 @@ in a process of its own, so that its peak memory is its own (Linux).
     python examples/benchmarks/distances.py [--quick]
 """
 
-import argparse
 import itertools
-import json
-import subprocess
+import pathlib
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import torch
 from torch import nn
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from lib.arguments import parser
+from lib.costs import alone, shown
+from lib.plain import natural_spline
+
 from pythae_geometric.geometry import ConvergenceWarning, squared_distance
 
-NODES = 12
+STEPS = 12
 TARGET = 2e-3
 
 
-def problem(d: int, pairs: int):
+def problem(d, pairs):
     generator = torch.Generator().manual_seed(d)
     widths = (d, 256, 256, 784)
     layers = []
@@ -49,28 +52,12 @@ def problem(d: int, pairs: int):
     return decoder, x.requires_grad_(), y.requires_grad_()
 
 
-def natural_spline(free: int, points: int) -> torch.Tensor:
-    """The matrix from the nodes ``[free + 2]`` of a natural cubic spline to its points."""
-    n = free + 1
-    A, b = torch.eye(n + 1, dtype=torch.float64), torch.zeros(n + 1, n + 1, dtype=torch.float64)
-    for i in range(1, n):
-        A[i, i - 1 : i + 2] = torch.tensor([1.0, 4.0, 1.0])
-        b[i, i - 1 : i + 2] = torch.tensor([6.0, -12.0, 6.0])
-    second = torch.linalg.solve(A, b)
-    t = torch.linspace(0, n, points + 1, dtype=torch.float64)
-    i = t.long().clamp(max=n - 1)
-    s = (t - i).unsqueeze(-1)
-    nodes = torch.eye(n + 1, dtype=torch.float64)
-    cubic = ((1 - s) ** 3 - (1 - s)) * second[i] + (s**3 - s) * second[i + 1]
-    return ((1 - s) * nodes[i] + s * nodes[i + 1] + cubic / 6).float()
-
-
 class Adam:
     """Curves as in the published codes, for any number of iterations."""
 
     def __init__(self, decoder, x, y, free=8, points=32, rate=0.05):
         self.decoder, self.x, self.y, self.points = decoder, x, y, points
-        self.basis = natural_spline(free, points)
+        self.basis = natural_spline(free, points + 1)
         t = torch.linspace(0, 1, free + 2)[1:-1, None]
         self.free = (x[:, None] + t * (y - x)[:, None]).detach().requires_grad_()
         self.optimiser = torch.optim.Adam([self.free], lr=rate)
@@ -91,15 +78,16 @@ class Adam:
         return 2 * self.energy(self.free.detach(), self.x, self.y)
 
 
-def run(method: str, d: int, pairs: int, iterations: int) -> dict:
+def run(method, d, pairs, iterations):
+    """The seconds and the squared distances of a method."""
     decoder, x, y = problem(d, pairs)
 
     def once():
         if method == "ours":
-            square = squared_distance(decoder, x, y, nodes=NODES)
+            square = squared_distance(decoder, x, y, steps=STEPS)
         elif method == "loop":
             rows = zip(x.split(1), y.split(1), strict=True)
-            square = torch.cat([squared_distance(decoder, a, b, nodes=NODES) for a, b in rows])
+            square = torch.cat([squared_distance(decoder, a, b, steps=STEPS) for a, b in rows])
         else:
             curves = Adam(decoder, x, y)
             curves.iterate(iterations)
@@ -108,27 +96,19 @@ def run(method: str, d: int, pairs: int, iterations: int) -> dict:
         square.sum().backward()
         return square.detach()
 
-    if method == "none":  # what the process needs before any work
-        return {"peak": peak()}
     times = []
     for _ in range(1 if method == "adam" else 3):
         start = time.perf_counter()
         square = once()
         times.append(time.perf_counter() - start)
-    return {"peak": peak(), "time": min(times), "square": square.tolist()}
+    return min(times), square
 
 
-def peak() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+def error(square, reference):
+    return float(((square / reference - 1) ** 2).mean().sqrt())
 
 
-def error(square, reference) -> float:
-    return float(((torch.as_tensor(square) / reference - 1) ** 2).mean().sqrt())
-
-
-def iterations_needed(d, pairs, reference, target, limit) -> tuple[int, float]:
+def iterations_needed(d, pairs, reference, target, limit):
     curves, iterations, reached = Adam(*problem(d, pairs)), 0, float("inf")
     while reached > target and iterations < limit:
         curves.iterate(5)
@@ -138,41 +118,27 @@ def iterations_needed(d, pairs, reference, target, limit) -> tuple[int, float]:
     return iterations, reached
 
 
-def child(**arguments) -> dict:
-    command = [sys.executable, __file__, "--child", json.dumps(arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-
-
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument(
-        "--quick", action="store_true", help="5 pairs, d = 2, at most 100 iterations"
-    )
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    p = parser(__doc__)
+    p.add_argument("--quick", action="store_true", help="5 pairs, d = 2, at most 100 iterations")
+    quick = p.parse_args().quick
     warnings.simplefilter("ignore", ConvergenceWarning)
     torch.set_num_threads(1)
-    if arguments.child:
-        print(json.dumps(run(**json.loads(arguments.child))))
-        return
-    pairs, limit = (5, 100) if arguments.quick else (100, 200)
+    pairs, limit = (5, 100) if quick else (100, 200)
     print(f"{pairs} pairs, one thread; memory beyond that of an idle process")
-    for d in (2,) if arguments.quick else (2, 8):
+    for d in (2,) if quick else (2, 8):
         decoder, x, y = problem(d, pairs)
         with torch.no_grad():
-            reference = squared_distance(decoder, x, y, nodes=64, tolerance=1e-4)
-        base = child(method="none", d=d, pairs=pairs, iterations=0)["peak"]
-        ours = child(method="ours", d=d, pairs=pairs, iterations=0)
-        loop = child(method="loop", d=d, pairs=pairs, iterations=0)
-        target = max(error(ours["square"], reference), TARGET)
+            reference = squared_distance(decoder, x, y, steps=64, tolerance=1e-4)
+        results = {method: alone(run, method, d, pairs, 0) for method in ("ours", "loop")}
+        (fastest, square), _ = results["ours"]
+        target = max(error(square, reference), TARGET)
         needed, reached = iterations_needed(d, pairs, reference, target, limit)
-        adam = child(method="adam", d=d, pairs=pairs, iterations=needed)
-        for name, result in (("ours", ours), ("loop", loop), (f"adam x {needed}", adam)):
+        results[f"adam x {needed}"] = alone(run, "adam", d, pairs, needed)
+        for name, ((seconds, square), memory) in results.items():
             print(
-                f"d = {d}  {name:10s} {result['time']:7.3f} s  "
-                f"ratio {result['time'] / ours['time']:5.1f}  "
-                f"peak {result['peak'] - base:5.0f} MiB  "
-                f"error {error(result['square'], reference):.1e}",
+                f"d = {d}  {name:10s} {seconds:7.3f} s  ratio {seconds / fastest:5.1f}  "
+                f"peak {shown(memory):>8}  error {error(square, reference):.1e}",
                 flush=True,
             )
         if reached > target:

@@ -1,6 +1,6 @@
 """Metric-uniform sampling: the published algorithm against this package's, side by side.
 
-- ``published``: ``examples/published_hmc.py``, 100 steps of 10 leapfrog steps of size 0.01.
+- ``published``: ``examples/lib/published_hmc.py``, 100 steps of 10 leapfrog steps of size 0.01.
 - ``ours``: ``geometry.hmc`` on ``PosteriorMetric(...).log_volume_and_grad``, as many steps, of size
   0.005. The published momenta have half the scale, so this is a walk of the same length.
 
@@ -20,19 +20,19 @@ prints
   the momenta, divided by the root of the number of steps.
 """
 
-import argparse
 import pathlib
-import statistics
 import sys
-import time
 from functools import partial
 
 import torch
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from log_volume import peak_memory, synchronize
-from published_hmc import published_metric, published_samples
+from lib.arguments import at_least, parser
+from lib.costs import in_turn
+from lib.published_hmc import published_metric, published_samples
+from lib.tables import table
+from log_volume import peak_memory
 
 from pythae_geometric.geometry import PosteriorMetric, hmc
 
@@ -64,22 +64,6 @@ def ours(metric, codes, batch, steps, generator):
     return result.position, float(result.acceptance.mean())
 
 
-def measure(ways, timed_steps, rounds, batch, z):
-    """Median seconds per sample of each way, over interleaved rounds."""
-    times = {name: [] for name in ways}
-    for way in ways.values():
-        way(1)
-    for _ in range(rounds):
-        for name, way in ways.items():
-            synchronize(z)
-            begin = time.perf_counter()
-            way(timed_steps[name])
-            synchronize(z)
-            per_step = (time.perf_counter() - begin) / timed_steps[name]
-            times[name].append(per_step * STEPS / batch)
-    return {name: statistics.median(t) for name, t in times.items()}
-
-
 def walk(way, codes, chains, seed):
     """Deviation per coordinate of chains that start far from every centroid, and its standard
     error."""
@@ -92,12 +76,12 @@ def walk(way, codes, chains, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small problem and few steps")
-    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    p = parser(__doc__)
+    p.add_argument("--quick", action="store_true", help="a small problem and few steps")
+    p.add_argument("--threads", type=at_least(1), help="threads of torch (default: its own choice)")
+    p.add_argument("--rounds", type=at_least(1), default=5, help="timed rounds")
+    p.add_argument("--device", default="cpu")
+    args = p.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     d, K, batch, chains = 16, 100, 500, 50
@@ -113,7 +97,10 @@ def main():
         name: lambda steps, way=way: way(codes, batch, steps, generator)
         for name, way in ways.items()
     }
-    seconds = measure(runs, timed_steps, args.rounds, batch, codes)
+    times = in_turn(
+        {name: partial(run, timed_steps[name]) for name, run in runs.items()}, args.rounds
+    )
+    seconds = {name: t / timed_steps[name] * STEPS / batch for name, t in times.items()}
     memory = {
         name: peak_memory(lambda *_, run=run: run(1), None, codes) for name, run in runs.items()
     }
@@ -126,13 +113,14 @@ def main():
         f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, float32; "
         f"d = {d}, {K} centroids, batch {batch}, {STEPS} steps of {LEAPFROGS} leapfrogs\n"
     )
-    print("| | seconds per sample | timed steps | peak memory, MB | walk in the flat part |")
-    print("|---|--:|--:|--:|--:|")
+    rows = []
     for name in ways:
-        print(
-            f"| {name} | {seconds[name]:.3g} | {args.rounds} x {timed_steps[name]} "
-            f"| {memory[name]:.3g} | {walks[name][0]:.3f} ± {walks[name][1]:.3f} |"
-        )
+        deviation, error = walks[name]
+        timed = f"{args.rounds} x {timed_steps[name]}"
+        flat = f"{deviation:.3f} ± {error:.3f}"
+        rows.append([name, f"{seconds[name]:.3g}", timed, f"{memory[name]:.3g}", flat])
+    header = ["seconds per sample", "timed steps", "peak memory, MB", "walk in the flat part"]
+    print("\n".join(table(["", *header], rows)))
     print(
         f"\npublished / ours: {seconds['published'] / seconds['ours']:.1f} times the time, "
         f"{memory['published'] / memory['ours']:.1f} times the memory"

@@ -15,13 +15,21 @@ checked against each other before they are timed. They are timed in turn, so tha
 machine's weather; each figure is the median over the rounds.
 """
 
-import argparse
-import statistics
-import time
+import pathlib
+import sys
+from functools import partial
 
 import torch
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from lib.arguments import at_least, parser
+from lib.costs import in_turn
+from lib.tables import table
+
 from pythae_geometric.geometry import PosteriorMetric
+
+ROUNDS = 10
 
 
 def dense(metric, z):
@@ -90,33 +98,19 @@ def problem(d, K, B, device):
     return metric.to(device), z.to(device)
 
 
-def synchronize(z):
-    if z.is_cuda:
-        torch.cuda.synchronize()
-
-
 def measure(ways, metric, z, seconds):
     """Median time of each way, in microseconds, over interleaved rounds."""
-    calls = {}
+    calls, counts = {}, {}
     for name, way in ways.items():
-        for _ in range(3):
-            way(metric, z)
-        synchronize(z)
-        start = time.perf_counter()
+        once = in_turn({name: partial(way, metric, z)}, 2)[name]
+        counts[name] = max(1, int(seconds / ROUNDS / once))
+        calls[name] = partial(repeat, way, metric, z, counts[name])
+    return {name: 1e6 * t / counts[name] for name, t in in_turn(calls, ROUNDS).items()}
+
+
+def repeat(way, metric, z, count):
+    for _ in range(count):
         way(metric, z)
-        synchronize(z)
-        calls[name] = max(1, int(seconds / 20 / (time.perf_counter() - start)))
-    times = {name: [] for name in ways}
-    for round_ in range(20):
-        for name, way in ways.items():
-            if calls[name] == 1 and round_ >= 5:
-                continue  # the slow ones need no more rounds than that
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                way(metric, z)
-            synchronize(z)
-            times[name].append((time.perf_counter() - start) / calls[name])
-    return {name: 1e6 * statistics.median(t) for name, t in times.items()}
 
 
 def peak_memory(way, metric, z):
@@ -150,51 +144,41 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def table(sizes, device, seconds, with_dense):
-    print("| " + " | ".join(COLUMNS) + " |\n|" + " --: |" * len(COLUMNS))
-    for d, K, B in sizes:
-        metric, z = problem(d, K, B, device)
-        ways = {
-            "ours": ours,
-            "floor": make_floor(metric, B),
-            "half": half_broadcast,
-            "broadcast": broadcast,
-        }
-        if with_dense(d, K, B):
-            agree(metric, z)
-            ways["dense"] = dense
-        t = measure(ways, metric, z, seconds)
-        memory = {name: peak_memory(way, metric, z) for name, way in ways.items()}
-        row = [d, K, B, f"{t['ours']:.0f}", f"{t['floor']:.0f}", f"{t['ours'] / t['floor']:.1f}"]
-        row += [
-            f"{t[name] / t['ours']:.1f}" if name in t else "-"
-            for name in ("half", "broadcast", "dense")
-        ]
-        row += [
-            f"{memory[name]:.3g}" if name in memory else "-"
-            for name in ("ours", "broadcast", "dense")
-        ]
-        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+def row(d, K, B, device, seconds, with_dense):
+    metric, z = problem(d, K, B, device)
+    ways = {"ours": ours, "floor": make_floor(metric, B)}
+    ways |= {"half": half_broadcast, "broadcast": broadcast}
+    if with_dense:
+        agree(metric, z)
+        ways["dense"] = dense
+    t = measure(ways, metric, z, seconds)
+    memory = {name: peak_memory(way, metric, z) for name, way in ways.items()}
+    cells = [str(d), str(K), str(B), f"{t['ours']:.0f}", f"{t['floor']:.0f}"]
+    cells.append(f"{t['ours'] / t['floor']:.1f}")
+    others = ("half", "broadcast", "dense")
+    cells += [f"{t[name] / t['ours']:.1f}" if name in t else "-" for name in others]
+    shown = ("ours", "broadcast", "dense")
+    return cells + [f"{memory[name]:.3g}" if name in memory else "-" for name in shown]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes and few rounds")
-    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    p = parser(__doc__)
+    p.add_argument("--quick", action="store_true", help="small sizes and few rounds")
+    p.add_argument("--threads", type=at_least(1), help="threads of torch (default: its own choice)")
+    p.add_argument("--device", default="cpu")
+    args = p.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, float32\n")
-    if args.quick:
-        table([(2, 10, 50), (4, 20, 50)], args.device, 0.02, lambda *_: True)
-        return
-    sizes = [(16, 100, 500)]
+    sizes, seconds = [(16, 100, 500)], 2.0
     sizes += [(d, 100, 500) for d in (2, 4, 8, 32, 64, 128)]
     sizes += [(16, K, 500) for K in (10, 30, 300, 1000)]
     sizes += [(16, 100, B) for B in (50, 5000)]
+    if args.quick:
+        sizes, seconds = [(2, 10, 50), (4, 20, 50)], 0.02
     # Dense tensors of more than 1 GB are left out.
-    table(sizes, args.device, 2.0, lambda d, K, B: 4 * B * K * d * d < 1e9)
+    rows = [row(d, K, B, args.device, seconds, B * K * d * d < 250_000_000) for d, K, B in sizes]
+    print("\n".join(table(COLUMNS, rows)))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,18 @@ each figure is the median over the rounds. The second: seconds of fitting the de
 peak memory of the whole process.
 """
 
-import argparse
 import pathlib
-import statistics
 import sys
 import time
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from functools import partial
 
 import torch
-from common import _peak
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from lib.arguments import at_least, parser
+from lib.costs import in_turn, peak, shown
+from lib.tables import table
 from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -46,19 +48,6 @@ def metrics(K, d, device):
     return {name: metric.to(device) for name, metric in made.items()}, c[:BATCH].to(device)
 
 
-def timed(functions, rounds, device):
-    """Median microseconds of each, called in turn."""
-    times = {name: [] for name in functions}
-    for _ in range(rounds + 1):  # the first is a warm-up
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times[name].append(1e6 * (time.perf_counter() - start))
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
 class Codes(BaseEncoder):
     """Data are their own codes."""
 
@@ -82,13 +71,11 @@ def cloud(number, d):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    p = parser(__doc__)
+    p.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    p.add_argument("--threads", type=at_least(1), default=1)
+    p.add_argument("--device", default="cpu")
+    args = p.parse_args()
     torch.set_num_threads(args.threads)
     sizes = [(100, 16), (2000, 16), (2000, 64)]
     rounds, number, samples = 15, 50_000, 10_000
@@ -96,18 +83,15 @@ def main():
         sizes, rounds, number, samples = [(50, 4)], 2, 500, 100
 
     print(f"{args.threads} threads, batch {BATCH}, microseconds (ratio to diagonal precisions)\n")
-    names = list(metrics(2, 2, args.device)[0])
-    print("| K | d | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 2) + "|")
+    names, rows = list(metrics(2, 2, args.device)[0]), []
     for K, d in sizes:
         made, z = metrics(K, d, args.device)
-        found = timed(
-            {name: (lambda m=m, z=z: m.log_volume_and_grad(z)) for name, m in made.items()},
-            rounds,
-            args.device,
-        )
+        calls = {name: partial(metric.log_volume_and_grad, z) for name, metric in made.items()}
+        found = {name: 1e6 * t for name, t in in_turn(calls, rounds).items()}
         first = found[names[0]]
         cells = [f"{found[name]:.0f} ({found[name] / first:.1f})" for name in names]
-        print(f"| {K} | {d} | " + " | ".join(cells) + " |")
+        rows.append([str(K), str(d), *cells])
+    print("\n".join(table(["K", "d", *names], rows)) + "\n")
 
     d = 16
     model = VAE(VAEConfig(input_dim=(d,), latent_dim=d), Codes(), Same())
@@ -118,14 +102,10 @@ def main():
     fitted = time.perf_counter()
     sampler.sample_latent(samples)
     done = time.perf_counter()
-    found = sampler.diagnostics
-    print(
-        f"\n| codes | d | components | fit, s | {samples} samples, s | acceptance | peak MB |\n"
-        + "|---" * 7
-        + "|\n"
-        f"| {number} | {d} | {len(sampler.metric.centroids)} | {fitted - start:.1f} | "
-        f"{done - fitted:.1f} | {found.acceptance_rate:.2f} | {_peak():.0f} |"
-    )
+    header = ["codes", "d", "components", "fit, s", f"{samples} samples, s", "acceptance", "peak"]
+    cells = [str(number), str(d), str(len(sampler.metric.centroids)), f"{fitted - start:.1f}"]
+    cells += [f"{done - fitted:.1f}", f"{sampler.diagnostics.acceptance_rate:.2f}", shown(peak())]
+    print("\n".join(table(header, [cells])))
 
 
 if __name__ == "__main__":

@@ -9,26 +9,25 @@ takes more than a minute or 12 GB. Exponents are slopes between the logarithms, 
 over the upper half of a row. Writes ``scale.md``, ``scale.json`` and ``scale.png``.
 """
 
-import argparse
 import json
 import math
 import os
-import resource
+import pathlib
 import subprocess
 import sys
-import time
 import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TQDM_DISABLE", "1")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import matplotlib
-
-matplotlib.use("Agg")
-
+import lib.quiet
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from lib.arguments import parser
+from lib.costs import measured, resource, shown
+from lib.files import write_json, write_text
+from lib.tables import table
 from pythae.data.datasets import DatasetOutput
 from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
@@ -98,7 +97,7 @@ class Embeddings(BaseEncoder):
         return ModelOutput(embedding=x, log_covariance=0.3 * x.flip(-1) - 2)
 
 
-def build(name: str, d: int, side: int):
+def build(name, d, side):
     """A model, with its default networks."""
     shape = {"input_dim": (1, side, side), "latent_dim": d}
     if name == "VAE":
@@ -112,7 +111,7 @@ def build(name: str, d: int, side: int):
     return BrownianRVAE(BrownianRVAEConfig(**shape, num_centers=100, warmup_epochs=1))
 
 
-def step(name: str, d: int, batch: int, side: int):
+def step(name, d, batch, side):
     """A training step; of a BrownianRVAE, in its second phase."""
     model = build(name, d, side).train()
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +130,7 @@ def step(name: str, d: int, batch: int, side: int):
     return run, model
 
 
-def sampler(name: str, d: int, points: int, centroids: int):
+def sampler(name, d, points, centroids):
     """A sampler, not fitted, and its data."""
     model = VAE(VAEConfig(input_dim=(d,), latent_dim=d), encoder=Embeddings())
     if name in (CODES, HMC):
@@ -153,7 +152,7 @@ def sampler(name: str, d: int, points: int, centroids: int):
     return drawn, torch.randn(points, width, generator=torch.Generator().manual_seed(0))
 
 
-def prepare(row: str, d, batch, side, points, centroids, samples):
+def prepare(row, d, batch, side, points, centroids, samples):
     """What is measured, as a function without arguments, and how often it may run."""
     torch.manual_seed(0)
     if row.startswith("step of "):
@@ -168,30 +167,23 @@ def prepare(row: str, d, batch, side, points, centroids, samples):
     return lambda: drawn.sample_latent(samples), 1
 
 
-def measure(row: str, fields: dict) -> dict:
+def measure(row, fields):
     warnings.simplefilter("ignore", ConvergenceWarning)
-    torch.set_num_threads(1)
     small = {"d": 2, "batch": 2, "side": 8, "points": 200, "centroids": 10, "samples": 2}
     prepare(row, **small)[0]()  # loads what torch loads on first use
     run, repeats = prepare(row, **fields)
-    resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
-    before, seconds = memory("VmRSS"), []
-    with open("/proc/self/clear_refs", "w") as f:
-        f.write("5")  # the peak so far is forgotten
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
+    costs = []
     for _ in range(repeats):
-        start = time.process_time()
-        run()
-        seconds.append(time.process_time() - start)
-    return {"seconds": min(seconds), "megabytes": max(0.0, memory("VmHWM") - before)}
+        with measured() as figures:
+            run()
+        costs.append(figures)
+    seconds = min(figures["processor_seconds"] for figures in costs)
+    return {"seconds": seconds, "megabytes": costs[0]["megabytes"]}
 
 
-def memory(key: str) -> float:
-    """Resident memory of this process in MB: now, or the peak."""
-    with open("/proc/self/status") as f:
-        return int(f.read().split(f"{key}:")[1].split()[0]) / 1e3
-
-
-def child(row: str, fields: dict) -> dict | str:
+def child(row, fields):
     """The measurement in another process, or why there is none."""
     command = [sys.executable, __file__, "--one", row, json.dumps(fields)]
     try:
@@ -204,15 +196,15 @@ def child(row: str, fields: dict) -> dict | str:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def exponent(x: list, y: list) -> float | None:
+def exponent(x, y):
     """Of the growth of y in x, over the upper half."""
     half = max(2, math.ceil(len(x) / 2))
-    if len(x) < 3 or min(y[-half:]) <= 0:
+    if len(x) < 3 or None in y or min(y[-half:]) <= 0:
         return None
     return float(np.polyfit(np.log(x[-half:]), np.log(y[-half:]), 1)[0])
 
 
-def grow(study: str, quick: bool) -> dict:
+def grow(study, quick):
     """All rows of a study: ``{row: {number: measurement}}``."""
     field, numbers, rows, change = STUDIES[study]
     fixed = {**FIXED, **change}
@@ -230,48 +222,37 @@ def grow(study: str, quick: bool) -> dict:
     return results
 
 
-def cell(result) -> str:
+def cell(result):
     if result is None:
         return ""
     if isinstance(result, str):
         return result[:80]
     seconds = result["seconds"]
-    shown = f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
-    return f"{shown}, {result['megabytes']:.0f} MB"
+    text = f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
+    return f"{text}, {shown(result['megabytes'])}"
 
 
-def table(study: str, results: dict) -> str:
+def study_table(study, results):
     field, _, _, change = STUDIES[study]
     fixed = {k: v for k, v in {**FIXED, **change}.items() if k != field}
     numbers = sorted({n for row in results.values() for n in row})
-    lines = [
-        f"## {study.capitalize()}",
-        "",
-        "Elsewhere: " + ", ".join(f"{k} {v}" for k, v in fixed.items()) + ".",
-        "",
-    ]
-    lines += ["| | " + " | ".join(map(str, numbers)) + " | exponents: time, memory |"]
-    lines += ["|---" * (len(numbers) + 2) + "|"]
+    rows = []
     for row, cells in results.items():
-        lines.append(
-            f"| {row} | "
-            + " | ".join(cell(cells.get(n)) for n in numbers)
-            + " | "
-            + ", ".join(
-                "-" if p is None else f"{p:.2f}"
-                for p in (exponent(*series(cells, unit)) for unit in ("seconds", "megabytes"))
-            )
-            + " |"
-        )
+        powers = [exponent(*series(cells, unit)) for unit in ("seconds", "megabytes")]
+        text = ", ".join("-" if power is None else f"{power:.2f}" for power in powers)
+        rows.append([row, *(cell(cells.get(n)) for n in numbers), text])
+    elsewhere = ", ".join(f"{k} {v}" for k, v in fixed.items())
+    lines = [f"## {study.capitalize()}", "", f"Elsewhere: {elsewhere}.", ""]
+    lines += table(["", *map(str, numbers), "exponents: time, memory"], rows)
     return "\n".join(lines) + "\n"
 
 
-def series(cells: dict, unit: str) -> tuple[list, list]:
+def series(cells, unit):
     pairs = [(n, r[unit]) for n, r in cells.items() if not isinstance(r, str)]
     return [n for n, _ in pairs], [value for _, value in pairs]
 
 
-def draw(results: dict, path: str) -> None:
+def draw(results, path):
     figure, axes = plt.subplots(
         2, len(results), figsize=(4 * len(results), 7), layout="constrained"
     )
@@ -291,12 +272,13 @@ def draw(results: dict, path: str) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output-dir", default="outputs/scale")
-    parser.add_argument("--quick", action="store_true", help="few and small numbers")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+def main():
+    p = parser(__doc__)
+    p.add_argument("--output-dir", default="outputs/scale")
+    p.add_argument("--quick", action="store_true", help="few and small numbers")
+    p.add_argument("--one", nargs=2, help="measure a row with fields in JSON, and print that")
+    args = p.parse_args()
+    lib.quiet.settle(1)
     if args.one:
         print(json.dumps(measure(args.one[0], json.loads(args.one[1]))))
         return
@@ -305,13 +287,12 @@ def main() -> None:
         "# Growth of time and memory\n\n`python examples/benchmarks/scale.py`, one thread; chains "
         "of MetricUniformHMC of 10 steps of 5 leapfrogs, Brownian motions of 20 steps.\n\n"
     )
-    text += "\n".join(table(study, rows) for study, rows in results.items())
+    text += "\n".join(study_table(study, rows) for study, rows in results.items())
     print("\n" + text)
-    os.makedirs(args.output_dir, exist_ok=True)
-    for name, content in (("scale.md", text), ("scale.json", json.dumps(results, indent=1) + "\n")):
-        with open(os.path.join(args.output_dir, name), "w", encoding="utf-8") as f:
-            f.write(content)
-    draw(results, os.path.join(args.output_dir, "scale.png"))
+    base = os.path.join(args.output_dir, "scale")
+    write_text(base + ".md", text)
+    write_json(base + ".json", results)
+    draw(results, base + ".png")
 
 
 if __name__ == "__main__":

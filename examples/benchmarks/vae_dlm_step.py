@@ -9,21 +9,24 @@ the "extended" VAE, the same networks without geometry.
     python examples/benchmarks/vae_dlm_step.py [--quick]
 """
 
-import argparse
-import multiprocessing
-import resource
-import time
-from collections.abc import Callable
+import pathlib
+import sys
 
 import torch
 from pythae.data.datasets import DatasetOutput
 
-from pythae_geometric.models.vae_dlm import VAE_DLM, VAE_DLM_Config
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from lib.arguments import parser
+from lib.costs import measure, shown
+from lib.tables import table
+
+from pythae_geometric import VAE_DLM, VAE_DLM_Config
 
 STATES = 201
 
 
-def published_loss(model: VAE_DLM, data: DatasetOutput) -> torch.Tensor:
+def published_loss(model, data):
     """The loss, with one reverse pass for each row of J and each entry of the metric."""
     config = model.model_config
     mean, log_variance = model.posterior(data.data)
@@ -60,7 +63,7 @@ def published_loss(model: VAE_DLM, data: DatasetOutput) -> torch.Tensor:
     )
 
 
-def step(method: str, batch: int, width: int) -> Callable[[], float]:
+def step(method, batch, width):
     """A training step; it returns the loss."""
     torch.manual_seed(0)
     weights = {"metric_weight": 0.0, "flow_weight": 0.0} if method == "plain" else {}
@@ -87,47 +90,27 @@ def step(method: str, batch: int, width: int) -> Callable[[], float]:
     return run
 
 
-def measure(arguments: tuple, repeats: int) -> tuple[float, float, float]:
-    """Least seconds, extra peak memory in MB and the loss, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (arguments, repeats))
-
-
-def _measure(arguments, repeats):
-    torch.set_num_threads(1)
-    method, batch, width = arguments
-    step(method, 2, 8)()  # loads what torch loads on first use
-    run = step(method, batch, width)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    loss = run()
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        seconds.append(time.process_time() - start)
-    return min(seconds), peak, loss
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small batches, few repetitions")
-    quick = parser.parse_args().quick
+def main():
+    p = parser(__doc__)
+    p.add_argument("--quick", action="store_true", help="small batches, few repetitions")
+    quick = p.parse_args().quick
     settings, repeats = ([(50, 50)], 1) if quick else ([(125, 400), (1000, 400)], 8)
-    print("One thread; least processor time of a step, and peak memory above the process before.")
-    print(
-        "| batch | width | plain | VAE_DLM | published | VAE_DLM / plain | published / VAE_DLM "
-        "| relative difference of the losses |"
-    )
-    print("|---" * 8 + "|")
+    rows = []
     for batch, width in settings:
-        plain = measure(("plain", batch, width), repeats)
-        ours = measure(("VAE_DLM", batch, width), repeats)
-        published = measure(("published", batch, width), max(1, repeats // 2))
-        row = [f"{s * 1e3:.0f} ms, {memory:.0f} MB" for s, memory, _ in (plain, ours, published)]
+        plain, ours, published = (
+            measure(step, (method, batch, width), (method, 2, 8), count)
+            for method, count in (
+                ("plain", repeats),
+                ("VAE_DLM", repeats),
+                ("published", max(1, repeats // 2)),
+            )
+        )
+        row = [f"{s * 1e3:.0f} ms, {shown(memory)}" for s, memory, _ in (plain, ours, published)]
         row += [f"{ours[0] / plain[0]:.2f}", f"{published[0] / ours[0]:.2f}"]
-        row += [f"{abs(published[2] / ours[2] - 1):.1e}"]
-        print(f"| {batch} | {width} | " + " | ".join(row) + " |", flush=True)
+        rows.append([str(batch), str(width), *row, f"{abs(published[2] / ours[2] - 1):.1e}"])
+    ratios = "VAE_DLM / plain", "published / VAE_DLM", "relative difference of the losses"
+    print("One thread; least processor time of a step, and peak memory above the process before.")
+    print("\n".join(table(["batch", "width", "plain", "VAE_DLM", "published", *ratios], rows)))
 
 
 if __name__ == "__main__":

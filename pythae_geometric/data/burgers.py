@@ -6,6 +6,9 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
+from .._checks import check_count, check_finite, check_generator, check_number
+from .._inputs import as_data
+
 NUM_POINTS, NUM_TIMES = 201, 201
 SPACING = 0.005
 # Solutions that are advanced together: larger blocks leave the processor's cache.
@@ -50,15 +53,16 @@ def burgers(
         Solutions in float32 at 201 times and 201 points.
 
     Raises:
-        ValueError: a number is out of range.
+        TypeError: if ``generator`` is neither a generator nor None.
+        ValueError: if a number is out of range.
 
     Example:
         >>> data = burgers(3, generator=torch.Generator().manual_seed(0))
         >>> data.trajectories.shape
         torch.Size([3, 201, 201])
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    num_samples = check_count("num_samples", num_samples, 1)
+    check_generator(generator)
     a = 2 * torch.rand(num_samples, 3, dtype=torch.float64, generator=generator) - 1
     grid = torch.arange(NUM_POINTS, dtype=torch.float64) * SPACING
     c = torch.cos(2 * math.pi * grid)
@@ -76,7 +80,7 @@ def burgers(
 
 @torch.no_grad()
 def solve_burgers(
-    initial: torch.Tensor,
+    initial,
     viscosity: float = 0.01,
     num_times: int = NUM_TIMES,
     spacing: float = SPACING,
@@ -104,23 +108,23 @@ def solve_burgers(
         ``[B, T, n]``, in float64.
 
     Raises:
-        ValueError: a number is out of range, or the initial states are not finite.
-        ArithmeticError: the tolerance was not reached, as for a shock that the grid cannot resolve.
+        TypeError: if the initial states are not real numbers.
+        ValueError: if a number is out of range, or the initial states are not finite.
+        ArithmeticError: if the tolerance is not reached, as for a shock that the grid cannot
+            resolve.
 
     References:
         A. Kassam, L. N. Trefethen, Fourth-order time-stepping for stiff PDEs, 2005, section 2.
     """
     for name, value in (("viscosity", viscosity), ("spacing", spacing), ("tolerance", tolerance)):
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {value!r}.")
-    if num_times < 3 or num_times % 2 == 0:
-        raise ValueError(f"num_times must be odd and at least 3, got {num_times}.")
-    if initial.ndim != 2 or initial.numel() == 0 or not bool(torch.isfinite(initial).all()):
-        raise ValueError(
-            f"initial must be finite and of shape [B >= 1, n], got {list(initial.shape)}: "
-            "remove rows with NaN or infinity."
-        )
-    initial = initial.double()
+        check_number(name, value, above=0)
+    num_times = check_count("num_times", num_times, 3)
+    if num_times % 2 == 0:
+        raise ValueError(f"num_times must be odd, got {num_times}.")
+    initial = as_data(initial, "initial").double()
+    if initial.ndim != 2 or initial.numel() == 0:
+        raise ValueError(f"initial must be of shape [B >= 1, n], got {list(initial.shape)}.")
+    check_finite(initial, "initial")
     coarse = _integrate(initial, viscosity, (num_times + 1) // 2, spacing, 1)
     solution = initial.new_empty(len(initial), num_times, initial.shape[1])
     pending, substeps = torch.arange(len(initial), device=initial.device), 1

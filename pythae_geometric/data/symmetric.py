@@ -8,6 +8,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
+from .._checks import check_count, check_finite, check_generator
+from .._inputs import as_data, as_images, like
 from ..geometry import Manifold
 
 
@@ -41,18 +43,17 @@ def random_network(
         The network ``[B, m] -> [B, D]``; it is not to be trained.
 
     Raises:
-        ValueError: a dimension is less than 1.
+        TypeError: if ``generator`` is neither a generator nor None.
+        ValueError: if a dimension is less than 1.
 
     References:
         T. Davidson, L. Falorsi, N. De Cao, T. Kipf, J. Tomczak, *Hyperspherical variational
         auto-encoders*, UAI 2018, section 5.1.
     """
-    for name, value in (
-        ("ambient_dim", ambient_dim),
-        ("output_dim", output_dim),
-        ("hidden_dim", hidden_dim),
-    ):
-        _check_least(name, value)
+    ambient_dim = check_count("ambient_dim", ambient_dim, 1)
+    output_dim = check_count("output_dim", output_dim, 1)
+    hidden_dim = check_count("hidden_dim", hidden_dim, 1)
+    check_generator(generator)
     network = nn.Sequential(
         nn.Linear(ambient_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim)
     )
@@ -73,11 +74,12 @@ def symmetric_data(
     Args:
         manifold: a circle in the paper.
         num_samples: N, at least 1.
-        network: f, such as a :func:`random_network`.
+        network: f, such as a :func:`random_network`; the points move to its device and type.
         generator: of the points; None: torch's global one.
 
     Raises:
-        ValueError: ``num_samples`` is less than 1.
+        TypeError: if ``manifold``, ``network`` or ``generator`` is of another type.
+        ValueError: if ``num_samples`` is less than 1.
 
     Example:
         >>> from pythae_geometric.geometry import Circle
@@ -85,8 +87,13 @@ def symmetric_data(
         >>> symmetric_data(Circle(), 5, network).data.shape
         torch.Size([5, 100])
     """
-    _check_least("num_samples", num_samples)
-    points = manifold.sample(num_samples, generator)
+    if not isinstance(manifold, Manifold):
+        raise TypeError(f"manifold must be a geometry.Manifold, got a {type(manifold).__name__}.")
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch module, got a {type(network).__name__}.")
+    num_samples = check_count("num_samples", num_samples, 1)
+    check_generator(generator)
+    points = manifold.sample(num_samples, generator).to(like(network))
     with torch.no_grad():
         return SymmetricData(network(points), points)
 
@@ -121,11 +128,13 @@ def rotated_digits(
         generator: of the angles; None: torch's global one.
 
     Raises:
-        ValueError: a number is out of range.
+        TypeError: if ``generator`` is neither a generator nor None.
+        ValueError: if a number is out of range.
     """
-    _check_least("num_samples", num_samples)
-    _check_least("num_sources", num_sources)
-    _check_least("size", size, 8)
+    num_samples = check_count("num_samples", num_samples, 1)
+    num_sources = check_count("num_sources", num_sources, 1)
+    size = check_count("size", size, 8)
+    check_generator(generator)
     digits = load_digits()
     images = digits.images[digits.target != 0]
     if num_sources > len(images):
@@ -136,19 +145,31 @@ def rotated_digits(
     return RotatedImages(rotate(images[source], angle, size), angle, source)
 
 
-def rotate(images: torch.Tensor, angle: torch.Tensor, size: int) -> torch.Tensor:
+def rotate(images, angle, size: int) -> torch.Tensor:
     """Turn images counter-clockwise about their centre, by bilinear interpolation.
 
     The image is drawn small enough that its corners never leave the frame.
 
     Args:
-        images: ``[B, C, H, W]``.
+        images: ``[B, C, H, W]``; uint8 from 0 to 255 becomes [0, 1].
         angle: ``[B]``, in radians.
-        size: side of the result.
+        size: side of the result, at least 1.
 
     Returns:
         ``[B, C, size, size]``, black where the image is not.
+
+    Raises:
+        TypeError: if the images or angles are not real numbers.
+        ValueError: if their shapes do not fit, they are not finite, or ``size`` is out of range.
     """
+    size, images = check_count("size", size, 1), as_images(images)
+    angle = as_data(angle, "angle").to(images)
+    if angle.shape != images.shape[:1]:
+        raise ValueError(
+            f"angle must have one entry for each of the {len(images)} images, got "
+            f"{list(angle.shape)}."
+        )
+    check_finite(angle, "angle")
     # Rows of the picture go down, so in these coordinates the turn has the other sense; the
     # transform sends points of the result to points of the image, which turns it back.
     c, s = math.sqrt(2) * angle.cos(), math.sqrt(2) * angle.sin()
@@ -156,8 +177,3 @@ def rotate(images: torch.Tensor, angle: torch.Tensor, size: int) -> torch.Tensor
     theta = torch.stack([torch.stack([c, -s, zero], 1), torch.stack([s, c, zero], 1)], dim=1)
     grid = F.affine_grid(theta, [*images.shape[:2], size, size], align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
-
-
-def _check_least(name: str, value: int, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")

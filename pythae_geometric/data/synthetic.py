@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from .._checks import check_count, check_generator, check_number
+
 
 class SyntheticGaussians(NamedTuple):
     """Planar Gaussian clouds, and what they were made of.
@@ -49,20 +51,19 @@ def synthetic_gaussians(
         generator: source of the randomness; None: torch's global one.
 
     Raises:
-        ValueError: a number is out of range.
+        TypeError: if ``generator`` is neither a generator nor None.
+        ValueError: if a number is out of range.
 
     Example:
         >>> gaussians = synthetic_gaussians(9, generator=torch.Generator().manual_seed(0))
         >>> gaussians.data.shape, gaussians.labels.tolist()
         (torch.Size([9, 784]), [0, 1, 2, 0, 1, 2, 0, 1, 2])
     """
-    _check_least("num_clouds", num_clouds, 1)
-    _check_least("num_samples", num_samples, num_clouds)
-    _check_least("dim", dim, 2)
-    if not 0 <= offset < math.inf:
-        raise ValueError(f"offset must be finite and at least 0, got {offset!r}.")
-    if not 0 < std < math.inf:
-        raise ValueError(f"std must be finite and greater than 0, got {std!r}.")
+    num_clouds = check_count("num_clouds", num_clouds, 1)
+    num_samples = check_count("num_samples", num_samples, num_clouds)
+    dim = check_count("dim", dim, 2)
+    offset, std = check_number("offset", offset, least=0), check_number("std", std, above=0)
+    check_generator(generator)
     planes = torch.linalg.qr(torch.randn(num_clouds, dim, 2, generator=generator)).Q
     centres = offset * torch.randn(num_clouds, dim, generator=generator)
     plane = std * torch.randn(num_samples, 2, generator=generator)
@@ -105,11 +106,12 @@ def swiss_roll(
         generator: source of the randomness; None: torch's global one.
 
     Raises:
-        ValueError: a number is out of range.
+        TypeError: if ``generator`` is neither a generator nor None.
+        ValueError: if a number is out of range.
     """
-    _check_least("num_samples", num_samples, 1)
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise must be finite and at least 0, got {noise!r}.")
+    num_samples = check_count("num_samples", num_samples, 1)
+    noise = check_number("noise", noise, least=0)
+    check_generator(generator)
     unit = torch.rand(num_samples, 2, generator=generator)
     t, height = 1.5 * math.pi * (1 + 2 * unit[:, 0]), 21 * unit[:, 1]
     data = torch.stack([t * t.cos(), height, t * t.sin()], dim=1)
@@ -120,8 +122,3 @@ def swiss_roll(
 
 def _spiral_length(t: torch.Tensor) -> torch.Tensor:
     return 0.5 * (t * (1 + t.square()).sqrt() + t.asinh())
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")

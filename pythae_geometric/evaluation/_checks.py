@@ -2,6 +2,9 @@
 
 import torch
 
+from .._checks import check_finite
+from .._inputs import as_data
+
 
 def as_clouds(least: int, **clouds) -> list[torch.Tensor]:
     """The clouds of points ``[N, p]`` by their names, in float64 and without gradients.
@@ -9,20 +12,19 @@ def as_clouds(least: int, **clouds) -> list[torch.Tensor]:
     Data of more dimensions are flattened.
 
     Raises:
+        TypeError: if they are not real numbers.
         ValueError: if one has fewer than ``least`` points, or is not finite, or if their dimensions
             differ.
     """
     points = []
     for name, cloud in clouds.items():
-        cloud = torch.as_tensor(cloud).detach()
+        cloud = as_data(cloud, name)
         if cloud.dim() < 2 or len(cloud) < least:
             raise ValueError(
                 f"{name} must be [N >= {least}, dimension], a row a point, got {list(cloud.shape)}."
             )
-        cloud = cloud.flatten(1).double()
-        if not bool(torch.isfinite(cloud).all()):
-            raise ValueError(f"{name} holds NaN or infinity: look at what made it.")
-        points.append(cloud)
+        points.append(cloud.flatten(1).double())
+        check_finite(points[-1], name)
     if len({cloud.shape[1] for cloud in points}) > 1:
         sizes = ", ".join(f"{n} {c.shape[1]}" for n, c in zip(clouds, points, strict=True))
         raise ValueError(f"Points must have one dimension, got {sizes}.")

@@ -1,9 +1,13 @@
 """Networks whose features the measures of generation compare."""
 
+import math
+
 import torch
 from torch import nn
 
+from .._checks import check_count
 from .._extras import require
+from .._inputs import as_images, as_labels
 
 EPOCHS = 60
 BATCH_SIZE = 100
@@ -17,11 +21,16 @@ class FeatureNetwork(nn.Module):
     Args:
         input_dim: shape of an image (channels, height, width).
         num_classes: number of classes, at least 2.
+
+    Raises:
+        ValueError: if a number is out of range.
     """
 
     def __init__(self, input_dim: tuple[int, ...], num_classes: int):
         super().__init__()
-        channels, *sides = input_dim
+        self.input_dim = tuple(check_count("input_dim", n, 1) for n in input_dim)
+        num_classes = check_count("num_classes", num_classes, 2)
+        channels, *sides = self.input_dim
         if len(sides) == 2 and min(sides) >= 16:
             body = nn.Sequential(
                 nn.Conv2d(channels, 32, 4, stride=2, padding=1),
@@ -35,7 +44,7 @@ class FeatureNetwork(nn.Module):
             )
             width = 64
         else:
-            size = int(torch.Size(input_dim).numel())
+            size = math.prod(self.input_dim)
             body = nn.Sequential(
                 nn.Flatten(), nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU()
             )
@@ -48,44 +57,53 @@ class FeatureNetwork(nn.Module):
         return self.head(self.body(x))
 
     @torch.no_grad()
-    def features(self, images: torch.Tensor, batch_size: int = 1000) -> torch.Tensor:
-        """Features ``[N, p]`` of images ``[N, *input_dim]``."""
-        where = self.head.weight
+    def features(self, images, batch_size: int = 1000) -> torch.Tensor:
+        """Features ``[N, p]`` of images.
+
+        Args:
+            images: ``[N, *input_dim]`` in [0, 1], or in uint8 from 0 to 255.
+            batch_size: how many at a time, 1 or more.
+
+        Raises:
+            TypeError: if the images are not real numbers.
+            ValueError: if they are of another shape or not finite, or a number is out of range.
+        """
+        batch_size = check_count("batch_size", batch_size, 1)
+        images, where = as_images(images), self.head.weight
+        if tuple(images.shape[1:]) != self.input_dim:
+            raise ValueError(
+                f"images must have shape [N, {', '.join(map(str, self.input_dim))}], of which the "
+                f"network was made, got {list(images.shape)}."
+            )
         return torch.cat([self.body(batch.to(where)) for batch in images.split(batch_size)])
 
 
-def train_feature_network(
-    images: torch.Tensor, labels: torch.Tensor, seed: int, epochs: int = EPOCHS
-) -> FeatureNetwork:
+def train_feature_network(images, labels, seed: int, epochs: int = EPOCHS) -> FeatureNetwork:
     """Train a classifier on labelled images, to compare generated ones in its features.
 
-    Every figure in such features belongs to the network: compare only figures from one and the
-    same, and none with an FID.
+    Scores are comparable only within one feature network, and never with FID.
 
     Args:
-        images: ``[N, channels, height, width]`` in [0, 1].
-        labels: whole numbers from 0, ``[N]``.
-        seed: of the weights and the order of the data. torch's global state is left as it was.
-        epochs: number of passes over the data (Adam, batches of 100).
+        images: ``[N, channels, height, width]`` in [0, 1], or in uint8 from 0 to 255.
+        labels: whole numbers from 0, ``[N]``, or one-hot rows ``[N, classes]``.
+        seed: of the weights and the order of the data, 0 or more. torch's global state is left as
+            it was.
+        epochs: number of passes over the data (Adam, batches of 100), 1 or more.
 
     Returns:
         the network, in evaluation mode, on the device of the images.
 
     Raises:
-        ValueError: if there are no images, numbers differ, labels are of one class or not whole
-            numbers, or images are not finite.
+        TypeError: if the images or the labels are not numbers.
+        ValueError: if there are no images, their numbers differ, labels are of one class or not
+            whole numbers, images are not finite, or a number is out of range.
     """
-    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
-    if images.dim() != 4 or len(images) == 0 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            "images must be [N >= 1, channels, height, width] and labels [N], got "
-            f"{list(images.shape)} and {list(labels.shape)}."
-        )
-    if labels.is_floating_point() or int(labels.min()) < 0 or int(labels.max()) < 1:
+    seed, epochs = check_count("seed", seed, 0), check_count("epochs", epochs, 1)
+    images = as_images(images)
+    labels = as_labels(labels, "labels", len(images))
+    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() < 1:
         raise ValueError("labels must be whole numbers from 0, of two classes or more.")
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError("images hold NaN or infinity: look at the data.")
-    labels = labels.to(images.device).long()
+    labels = torch.from_numpy(labels.astype("int64")).to(images.device)
     cuda = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(cuda), torch.enable_grad():
         torch.manual_seed(seed)
@@ -102,26 +120,26 @@ def train_feature_network(
 
 
 @torch.no_grad()
-def inception_features(images: torch.Tensor, batch_size: int = 100) -> torch.Tensor:
+def inception_features(images, batch_size: int = 100) -> torch.Tensor:
     """The 2048 features of Inception v3 with which the FID is computed.
 
     Needs the extra ``fidelity``; torch-fidelity downloads the weights when it is first used.
 
     Args:
-        images: ``[N, 1 or 3, height, width]`` in [0, 1]; grey ones are repeated over channels.
-        batch_size: images at a time.
+        images: ``[N, 1 or 3, height, width]`` in [0, 1], or in uint8 from 0 to 255; grey ones are
+            repeated over channels.
+        batch_size: images at a time, 1 or more.
 
     Returns:
         features ``[N, 2048]``.
 
     Raises:
         ImportError: if torch-fidelity is not installed.
-        ValueError: if the images are of another shape, or out of range.
+        TypeError: if the images are not real numbers.
+        ValueError: if the images are of another shape, or a number is out of range.
     """
-    if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise ValueError(
-            f"images must be [N >= 1, 1 or 3, height, width], got {list(images.shape)}."
-        )
+    batch_size = check_count("batch_size", batch_size, 1)
+    images = as_images(images, channels=(1, 3))
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError("images must be in [0, 1].")
     extractor = require("torch_fidelity.feature_extractor_inceptionv3", "fidelity")

@@ -12,14 +12,16 @@ def frechet_distance(features_a, features_b) -> float:
         |m_a - m_b|^2 + \operatorname{tr}(C_a + C_b - 2 (C_a C_b)^{1/2}),
 
     with means m and unbiased covariances C. With Inception features this is the FID. It is biased
-    upwards for few points: compare only figures from equal numbers of points.
+    upwards for few points: compare only distances between equal numbers of points.
 
     Args:
         features_a: ``[N, p]``, N at least 2.
         features_b: ``[M, p]``, M at least 2.
 
     Raises:
-        ValueError: if there are too few points, they are not finite, or dimensions differ.
+        TypeError: if the points are not real numbers.
+        ValueError: if there are too few points, they or their squares are not finite, or dimensions
+            differ.
 
     References:
         Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
@@ -39,6 +41,8 @@ def frechet_distance(features_a, features_b) -> float:
         torch.linalg.qr((cloud - cloud.mean(0)) / (len(cloud) - 1) ** 0.5, mode="r").R
         for cloud in (a, b)
     ]
-    traces = sum(root.square().sum() for root in roots)
+    apart = difference.square().sum() + sum(root.square().sum() for root in roots)
+    if not bool(torch.isfinite(apart)):
+        raise ValueError("The squares of the features are too large for float64: rescale them.")
     common = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
-    return max(0.0, float(difference.square().sum() + traces - 2 * common))
+    return max(0.0, float(apart - 2 * common))

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from .._checks import check_count
 from ._checks import as_clouds
 
 
@@ -26,7 +27,7 @@ def density_and_coverage(
         \text{density} = \frac{1}{kM} \sum_j \sum_i 1[y_j \in B_i], \qquad
         \text{coverage} = \frac{1}{N} \sum_i 1[\exists j: y_j \in B_i].
 
-    Samples of the data's own law have density 1 in expectation, and coverage
+    Samples of the data's own distribution have density 1 in expectation, and coverage
     :math:`1 - \prod_{l=0}^{k-1} (N-1-l)/(M+N-1-l)`, which is :math:`1 - 2^{-k}` for M = N large;
     density can be larger than 1.
 
@@ -34,9 +35,10 @@ def density_and_coverage(
         real_features: ``[N, p]``, N greater than k.
         fake_features: ``[M, p]``, M at least 1.
         k: which neighbour, at least 1.
-        batch_size: samples compared with all real points at a time.
+        batch_size: samples compared with all real points at a time, 1 or more.
 
     Raises:
+        TypeError: if the points are not real numbers.
         ValueError: if k is out of range, points are not finite, or dimensions differ.
 
     References:
@@ -44,10 +46,9 @@ def density_and_coverage(
         eqs. 4 and 5, https://arxiv.org/abs/2002.09797
     """
     real, fake = as_clouds(1, real_features=real_features, fake_features=fake_features)
-    if not 1 <= k < len(real):
-        raise ValueError(
-            f"k must be at least 1 and less than the {len(real)} real points, got {k}."
-        )
+    k, batch_size = check_count("k", k, 1), check_count("batch_size", batch_size, 1)
+    if k >= len(real):
+        raise ValueError(f"k must be less than the {len(real)} real points, got {k}.")
     # The nearest of the k + 1 is the point itself.
     radii = torch.cat(
         [

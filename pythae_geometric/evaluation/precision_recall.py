@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
+from .._checks import check_count
+from .._inputs import as_data
 from ._checks import as_clouds
 
 
@@ -16,7 +18,7 @@ class PRDScores(NamedTuple):
 
 
 def prd_curve_of_histograms(real, fake, angles: int = 1001) -> tuple[np.ndarray, np.ndarray]:
-    r"""The precision-recall curve of a discrete law q ("fake") for another one p ("real").
+    r"""The precision-recall curve of a discrete distribution q ("fake") for p ("real").
 
     .. math::
         \alpha(\lambda) = \sum_\omega \min(\lambda p(\omega), q(\omega)), \qquad
@@ -27,26 +29,34 @@ def prd_curve_of_histograms(real, fake, angles: int = 1001) -> tuple[np.ndarray,
     Args:
         real: weights ``[n]`` of p, which need not sum to 1.
         fake: weights ``[n]`` of q.
-        angles: number of points on the curve.
+        angles: number of points on the curve, 1 or more.
 
     Returns:
         precision :math:`\alpha` and recall :math:`\beta`, each ``[angles]``.
 
     Raises:
-        ValueError: if the weights are not two lists of one length, are negative, or sum to 0.
+        TypeError: if the weights are not real numbers.
+        ValueError: if they are not two lists of one length, are negative or not finite, or sum to
+            0; or if ``angles`` is out of range.
 
     References:
         Sajjadi et al., *Assessing Generative Models via Precision and Recall*, NeurIPS 2018, eqs. 6
         and 7 and algorithm 1, https://arxiv.org/abs/1806.00035
     """
-    p, q = (np.asarray(weights, dtype=float) for weights in (real, fake))
-    if p.ndim != 1 or p.shape != q.shape or not all(w.min() >= 0 < w.sum() for w in (p, q)):
+    angles = check_count("angles", angles, 1)
+    p, q = (
+        as_data(weights, name).double().cpu().numpy()
+        for name, weights in (("real", real), ("fake", fake))
+    )
+    if (
+        p.ndim != 1
+        or p.shape != q.shape
+        or not all(w.min() >= 0 < w.sum() < np.inf for w in (p, q))
+    ):
         raise ValueError(
-            "real and fake must be two lists of one length, of weights that are not negative and "
-            f"not all 0, got shapes {list(p.shape)} and {list(q.shape)}."
+            "real and fake must be two lists of one length, of finite weights that are not "
+            f"negative and not all 0, got shapes {list(p.shape)} and {list(q.shape)}."
         )
-    if angles < 1:
-        raise ValueError(f"angles must be at least 1, got {angles}.")
     p, q = p / p.sum(), q / q.sum()
     slopes = np.tan(np.linspace(0, np.pi / 2, angles + 2)[1:-1])[:, None]
     precision = np.minimum(slopes * p, q).sum(1)
@@ -63,7 +73,7 @@ def prd_curve(
     Args:
         real_features: ``[N, p]``.
         fake_features: ``[M, p]``.
-        seed: of the clusters (k-means).
+        seed: of the clusters (k-means), 0 or more.
         clusters: their number, at most N + M.
         angles: number of points on the curve.
 
@@ -71,12 +81,14 @@ def prd_curve(
         precision and recall, each ``[angles]``.
 
     Raises:
+        TypeError: if the points are not real numbers.
         ValueError: if a number is out of range, points are not finite, or dimensions differ.
     """
     real, fake = as_clouds(1, real_features=real_features, fake_features=fake_features)
     size = min(len(real), len(fake))
-    if not 1 <= clusters <= 2 * size:
-        raise ValueError(f"clusters must be from 1 to the {2 * size} points, got {clusters}.")
+    seed, clusters = check_count("seed", seed, 0), check_count("clusters", clusters, 1)
+    if clusters > 2 * size:
+        raise ValueError(f"clusters must be at most the {2 * size} points, got {clusters}.")
     random = np.random.default_rng(seed)
     real, fake = (
         cloud.cpu().numpy()[np.sort(random.permutation(len(cloud))[:size])]
@@ -97,27 +109,28 @@ def prd_scores(
         F_\beta = \max_\lambda \frac{(1 + \beta^2)\, \text{precision}\cdot\text{recall}}
         {\beta^2\, \text{precision} + \text{recall}}
 
-    Both are in [0, 1]. Points of the same law score a little less than 1, as shares of clusters
-    scatter.
+    Both are in [0, 1]. Points of the same distribution score a little less than 1, because the
+    shares of the clusters are random.
 
     Args:
         real_features: ``[N, p]``.
         fake_features: ``[M, p]``.
-        seed: of the clusters.
+        seed: of the clusters, 0 or more.
         clusters: their number.
-        repeats: number of clusterings.
+        repeats: number of clusterings, 1 or more.
 
     Raises:
+        TypeError: if the points are not real numbers.
         ValueError: if a number is out of range, points are not finite, or dimensions differ.
 
     References:
         Sajjadi et al., NeurIPS 2018, section 4.3 (20 clusters, :math:`\beta = 8`)
     """
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}.")
+    seed, repeats = check_count("seed", seed, 0), check_count("repeats", repeats, 1)
+    clouds = as_clouds(1, real_features=real_features, fake_features=fake_features)
     scores = []
     for run in range(repeats):
-        precision, recall = prd_curve(real_features, fake_features, seed + run, clusters)
+        precision, recall = prd_curve(*clouds, seed + run, clusters)
         scores.append([_best_f(precision, recall, beta) for beta in (8, 1 / 8)])
     return PRDScores(*np.mean(scores, axis=0).tolist())
 

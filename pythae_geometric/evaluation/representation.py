@@ -1,12 +1,10 @@
 """What a model keeps of the data: reconstructions, likelihood, classes."""
 
-import contextlib
+import math
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import torch
-from pythae.data.datasets import DatasetOutput
 from pythae.models import BaseAE
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import f1_score
@@ -14,43 +12,41 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from .._checks import check_count
+from .._inputs import as_data, as_labels, as_model, like
+from ..geometry import evaluation_mode
+from ..models.checks import check_data
 from ._checks import as_clouds
 
 
-@contextlib.contextmanager
-def _evaluated(model: BaseAE) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.enable_grad():  # which RHVAE, RAE_GP and others take in evaluation too
-            yield
-    finally:
-        model.train(was_training)
-
-
-def reconstruction_error(model: BaseAE, images: torch.Tensor, batch_size: int = 500) -> float:
+def reconstruction_error(model: BaseAE, images, batch_size: int = 500) -> float:
     """Mean squared error of a model's reconstructions, per entry of the data.
 
     Args:
         model: any pythae model; used in evaluation mode. A variational one reconstructs from a
             sample of its posterior.
-        images: ``[N, *input_dim]``.
-        batch_size: how many at a time.
+        images: ``[N, *input_dim]``, on the scale that the model was trained on: array, tensor,
+            list, data frame, data set or ``DataLoader``.
+        batch_size: how many at a time, 1 or more.
 
     Raises:
-        ValueError: if there are no images.
+        TypeError: if the images are not real numbers, or the model is not pythae's.
+        ValueError: if the images are of another shape or not finite, or ``batch_size`` is out of
+            range.
     """
-    if len(images) == 0:
-        raise ValueError("There are no images to reconstruct.")
-    total = 0.0
-    with _evaluated(model):
-        for x in images.split(batch_size):
-            recon_x = model(DatasetOutput(data=x)).recon_x.detach()
+    batch_size = check_count("batch_size", batch_size, 1)
+    model = as_model(model)
+    images, total = _data_of(model, images), 0.0
+    # RHVAE, RAE_GP and others take gradients in evaluation too.
+    with evaluation_mode(model), torch.enable_grad():
+        # Of equal sizes: some models do not take a batch of one, which a rest may be.
+        for x in images.tensor_split(math.ceil(len(images) / batch_size)):
+            recon_x = model.reconstruct(x).detach()
             total += float((recon_x.reshape(x.shape) - x).square().sum())
     return total / images.numel()
 
 
-def negative_log_likelihood(model: BaseAE, images: torch.Tensor, num_samples: int = 200) -> float:
+def negative_log_likelihood(model: BaseAE, images, num_samples: int = 200) -> float:
     r"""Importance-weighted estimate of the mean of :math:`-\log p(x)`, in nats.
 
     .. math::
@@ -62,22 +58,28 @@ def negative_log_likelihood(model: BaseAE, images: torch.Tensor, num_samples: in
 
     Args:
         model: a pythae model with ``get_nll``; used in evaluation mode.
-        images: ``[N, *input_dim]``.
-        num_samples: L.
+        images: as for :func:`reconstruction_error`.
+        num_samples: L, 1 or more.
 
     Raises:
-        TypeError: if the model has no likelihood.
-        ValueError: if there are no images, or num_samples is less than 1.
+        TypeError: if the model has no likelihood or is not pythae's, or the images are not real
+            numbers.
+        ValueError: if the images are of another shape or not finite, or ``num_samples`` is out of
+            range.
     """
+    num_samples = check_count("num_samples", num_samples, 1)
+    model = as_model(model)
     if not hasattr(model, "get_nll"):
         raise TypeError(f"{model.model_name} has no get_nll: it has no likelihood to estimate.")
-    if len(images) == 0 or num_samples < 1:
-        raise ValueError(
-            f"It takes 1 image and 1 sample at least, got {len(images)} and {num_samples}."
-        )
-    with _evaluated(model):
+    images = _data_of(model, images)
+    with evaluation_mode(model), torch.enable_grad():
         # pythae draws whole batches: with n_samples < batch_size it would draw batch_size.
         return -float(model.get_nll(images, n_samples=num_samples, batch_size=num_samples))
+
+
+def _data_of(model: BaseAE, images: object) -> torch.Tensor:
+    images = as_data(images, "images").to(like(model))
+    return check_data(images, model.model_config, "images")
 
 
 def class_f1(
@@ -90,24 +92,27 @@ def class_f1(
 
     Args:
         train_codes: ``[N, d]``.
-        train_labels: ``[N]``, of two classes or more.
+        train_labels: numbers or words ``[N]``, or one-hot rows, of two classes or more.
         codes: ``[M, d]`` held out.
-        labels: ``[M]``.
-        seed: of the first classifier; the others take the seeds that follow.
-        classifiers: how many are trained.
+        labels: ``[M]``, likewise.
+        seed: of the first classifier, 0 or more; the others take the seeds that follow.
+        classifiers: how many are trained, 1 or more.
 
     Returns:
         ``[classifiers, classes]``, the classes being those of ``train_labels`` in order.
 
     Raises:
-        ValueError: if there is only one class, or codes are not finite, or dimensions differ.
+        TypeError: if the codes are not real numbers, or the labels are neither numbers nor words.
+        ValueError: if there is only one class, codes are not finite, dimensions differ, there is
+            not one label for each code, or a number is out of range.
     """
+    seed = check_count("seed", seed, 0)
+    classifiers = check_count("classifiers", classifiers, 1)
     train_codes, codes = (
         c.cpu().numpy() for c in as_clouds(1, train_codes=train_codes, codes=codes)
     )
-    train_labels, labels = np.asarray(train_labels), np.asarray(labels)
-    if len(train_labels) != len(train_codes) or len(labels) != len(codes):
-        raise ValueError("There must be one label a code, in training and held-out data.")
+    train_labels = as_labels(train_labels, "train_labels", len(train_codes))
+    labels = as_labels(labels, "labels", len(codes))
     classes = np.unique(train_labels)
     if len(classes) < 2:
         raise ValueError(f"There must be two classes at least, got {classes.tolist()}.")

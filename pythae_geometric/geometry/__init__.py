@@ -4,8 +4,9 @@ Points come in batches, ``z`` of shape ``[B, d]``. An *immersion* is any map ``[
 such as a decoder; a :class:`Metric` is anything that gives ``G(z)``.
 """
 
+from ._guard import evaluation_mode
 from .brownian import brownian_motion
-from .connection import metric_scalar_curvature, ricci
+from .connection import ricci
 from .curvature import (
     curvature_and_cholesky,
     gradient_norm_squared,
@@ -18,7 +19,6 @@ from .curvature import (
 from .curves import ConvergenceWarning, Curve
 from .derivatives import (
     directional_derivative,
-    evaluation_mode,
     jacobian,
     second_derivatives,
     second_directional_derivative,
@@ -28,13 +28,7 @@ from .geodesics import exponential_map, geodesic, logarithm, squared_distance
 from .heat_kernel import heat_kernel_log_prob
 from .hmc import HMCInfo, HMCResult, HMCState, hmc, hmc_step, leapfrog
 from .manifolds import Circle, Manifold, Product, SpecialOrthogonal3, Sphere, Torus
-from .metric import (
-    DegenerateMetricError,
-    Metric,
-    brownian_drift,
-    christoffel,
-    geodesic_acceleration,
-)
+from .metric import DegenerateMetricError, Metric
 from .mixture_metric import MixtureMetric
 from .posterior_metric import PosteriorMetric
 from .potential_path import potential_path
@@ -58,15 +52,12 @@ __all__ = [
     "Sphere",
     "StochasticPullbackMetric",
     "Torus",
-    "brownian_drift",
     "brownian_motion",
-    "christoffel",
     "curvature_and_cholesky",
     "directional_derivative",
     "evaluation_mode",
     "exponential_map",
     "geodesic",
-    "geodesic_acceleration",
     "gradient_norm_squared",
     "heat_kernel_log_prob",
     "hmc",
@@ -74,7 +65,6 @@ __all__ = [
     "jacobian",
     "leapfrog",
     "logarithm",
-    "metric_scalar_curvature",
     "normalize_potential",
     "perelman_f",
     "perelman_w",

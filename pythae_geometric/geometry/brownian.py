@@ -19,9 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from tqdm.auto import tqdm
 
-from .derivatives import Immersion, evaluation_mode
+from ._checks import check_points
+from ._guard import guard
+from .derivatives import Immersion
 from .metric import DegenerateMetricError, Metric
 from .pullback import as_metric
 
@@ -102,7 +103,8 @@ def brownian_motion(
         (torch.Size([11, 1000, 2]), True)
     """
     metric = as_metric(immersion_or_metric)
-    return walk(metric, start, time, steps, drift, generator, trajectory, halvings, stop=False).path
+    options = {"drift": drift, "halvings": halvings, "generator": generator}
+    return walk(metric, start, time, steps, stop=False, trajectory=trajectory, **options).path
 
 
 @dataclass(frozen=True)
@@ -128,23 +130,22 @@ def walk(
     start: torch.Tensor,
     time: float | torch.Tensor,
     steps: int,
+    *,
+    stop: bool = True,
+    progress: Callable[[int], object] | None = None,
     drift: bool = True,
+    halvings: int = HALVINGS,
     generator: torch.Generator | None = None,
     trajectory: bool = True,
-    halvings: int = HALVINGS,
-    stop: bool = True,
-    progress: bool = False,
 ) -> Walk:
     """Brownian motions as of :func:`brownian_motion`, and what happened to them.
 
     Args:
         stop: let a path stop where it cannot go on, while the others do. False: raise an error.
-        progress: show a progress bar over the steps where there is a terminal.
+        progress: called with the number of steps that all paths have taken since the last call, as
+            the ``update`` of a progress bar is.
     """
-    if not isinstance(start, torch.Tensor) or not start.is_floating_point():
-        raise TypeError("The starting points must be a floating-point tensor [B, d].")
-    if start.ndim != 2 or start.shape[1] == 0:
-        raise ValueError(f"The starting points must have shape [B, d], got {list(start.shape)}.")
+    start = check_points(start, "The starting points")
     if not bool(torch.isfinite(start).all()):
         raise ValueError("The starting points contain a value that is not finite.")
     if not isinstance(steps, int) or steps < 1:
@@ -153,12 +154,10 @@ def walk(
         raise ValueError(f"halvings must be an integer of at least 0, got {halvings}.")
     dt = check_time(time, start, positive=False).expand(len(start)) / steps
 
-    paths = _Paths(metric, start.detach().clone(), dt, drift, halvings, steps, stop)
-    path = [paths.z.clone()]
-    block = max(1, MAX_NOISE // start.numel()) if len(start) else steps
-    # tqdm's None means: only where there is a terminal.
-    bar = tqdm(total=steps, desc="Steps", leave=False, disable=None if progress else True)
-    with evaluation_mode(metric), bar:
+    with guard(metric, start):
+        paths = _Paths(metric, start.detach().clone(), dt, drift, halvings, steps, stop)
+        path = [paths.z.clone()]
+        block = max(1, MAX_NOISE // start.numel()) if len(start) else steps
         for first in range(0, steps, block):
             noise = [
                 torch.randn(
@@ -166,7 +165,7 @@ def walk(
                 )
                 for _ in range(min(block, steps - first))
             ]
-            points = paths.take(torch.stack(noise), first, bar, trajectory)
+            points = paths.take(torch.stack(noise), first, progress, trajectory)
             if trajectory:
                 path.append(points)
     ends = torch.cat([path[0].unsqueeze(0), *path[1:]]) if trajectory else paths.z
@@ -190,7 +189,7 @@ class _Paths:
         self.L, self.b, defined = self._coefficients(z, torch.zeros_like(dt, dtype=torch.long))
         self.stopped = ~defined
 
-    def take(self, noise, first, bar, trajectory):
+    def take(self, noise, first, progress, trajectory):
         """Steps ``first`` and on with standard normal noise ``[S, B, d]``; the points after each,
         ``[S, B, d]``, if they are wanted."""
         if self.own is None:
@@ -235,9 +234,11 @@ class _Paths:
                 after = torch.arange(S, device=step.device)[:, None] >= step[~defined]
                 points[:, bad] = torch.where(after[..., None], self.z[bad], points[:, bad])
             least = int(at.min())
-            bar.update(least - done)
+            if progress is not None:
+                progress(least - done)
             done = least
-        bar.update(S - done)
+        if progress is not None:
+            progress(S - done)
         return points
 
     def _too_long(self, rows, h):

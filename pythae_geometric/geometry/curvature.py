@@ -12,9 +12,13 @@ import math
 import torch
 from torch import nn
 
+from ._checks import check_points
+from ._guard import guard, owner_of
 from ._warnings import warn
-from .derivatives import Immersion, jacobian, modules_of, second_derivatives
-from .pullback import orthonormal_frame
+from .connection import metric_scalar_curvature
+from .derivatives import Immersion, jacobian, second_derivatives, second_derivatives_along
+from .metric import Metric, skewness
+from .pullback import PullbackMetric, as_metric, orthonormal_frame
 
 _PIECEWISE_LINEAR = (
     nn.ReLU,
@@ -29,25 +33,33 @@ _PIECEWISE_LINEAR = (
     nn.Threshold,
 )
 
+# In skewed coordinates the error of the curvature grows with the square of their condition number.
+# Beyond this fraction of eps^(-1/2) the derivatives are taken along an orthonormal frame; the error
+# of float32 is 3e-4 there.
+SKEWED = 0.03
 
-def scalar_curvature(immersion: Immersion, z: torch.Tensor) -> torch.Tensor:
-    r"""Scalar curvature of the pullback metric :math:`J^\top J`, by the Gauss equation.
 
-    With :math:`H_{ij} = \partial_i \partial_j f` and :math:`\langle a, b \rangle_N` the inner
-    product of the parts normal to the image of ``J``,
+def scalar_curvature(immersion_or_metric: Immersion | Metric, z: torch.Tensor) -> torch.Tensor:
+    r"""Scalar curvature of the pullback metric :math:`J^\top J`, or of any other metric.
+
+    That of a pullback metric follows from the Gauss equation. With
+    :math:`H_{ij} = \partial_i \partial_j f` and :math:`\langle a, b \rangle_N` the inner product of
+    the parts normal to the image of ``J``,
 
     .. math:: R = g^{ik} g^{jl} \left( \langle H_{ik}, H_{jl} \rangle_N
                   - \langle H_{il}, H_{jk} \rangle_N \right)
                 = \Big| \sum_a h_{aa} \Big|^2 - \sum_{ab} |h_{ab}|^2,
 
     where :math:`h` is the normal part of ``H`` in an orthonormal frame of the image. Two
-    derivatives of ``f`` are enough, where the Christoffel symbols need three.
+    derivatives of ``f`` are enough, where the Christoffel symbols, which give the curvature of any
+    other metric, need three.
 
     Args:
-        immersion: map ``[B, d] -> [B, *out]``, twice differentiable, with at least ``d`` outputs;
-            differentiated in evaluation mode. Piecewise linear activations (ReLU) have no second
-            derivative: use GELU, SiLU, softplus or tanh. A smooth layer after them hides only a
-            part of the curvature from this function, without a warning.
+        immersion_or_metric: map ``[B, d] -> [B, *out]``, twice differentiable, with at least ``d``
+            outputs, differentiated in evaluation mode; or a metric, three times differentiable.
+            Piecewise linear activations (ReLU) have no second derivative: use GELU, SiLU, softplus
+            or tanh. A smooth layer after them hides only a part of the curvature from this
+            function, without a warning.
         z: points, ``[B, d]``.
 
     Returns:
@@ -65,7 +77,10 @@ def scalar_curvature(immersion: Immersion, z: torch.Tensor) -> torch.Tensor:
         >>> scalar_curvature(sphere, torch.zeros(1, 2))  # 2 / r²
         tensor([0.5000])
     """
-    return curvature_and_cholesky(immersion, z)[0]
+    metric = as_metric(immersion_or_metric)
+    if isinstance(metric, PullbackMetric):
+        return curvature_and_cholesky(metric.immersion, z)[0]
+    return metric_scalar_curvature(metric, z)
 
 
 def curvature_and_cholesky(
@@ -74,33 +89,62 @@ def curvature_and_cholesky(
     """Scalar curvature ``[B]`` and the Cholesky factor ``[B, d, d]`` of the metric, in one pass.
 
     The functionals below need both: the factor holds the volume element and the inverse metric.
-    Arguments and errors are those of :func:`scalar_curvature`.
+    The argument is a map; its requirements and the errors are those of :func:`scalar_curvature`.
+
+    Skewed coordinates would leave no digit of the curvature in float32 where the condition number
+    of J, its columns scaled to length 1, is 3,000. At points where it passes 90 (float64: 2
+    million) the derivatives are therefore taken a second time, along an orthonormal frame; then
+    its size does not matter.
     """
+    z = check_points(z)
+    with guard(immersion, z):
+        return _curvature_and_cholesky(immersion, z)
+
+
+def _curvature_and_cholesky(immersion, z):
     J, H = second_derivatives(immersion, z)
     _check_second_derivatives(immersion, J, H)
     J, H = J.flatten(1, -2), H.flatten(1, -2)
+    Q, R = orthonormal_frame(J)
+    E = torch.linalg.solve_triangular(R, _identity(R), upper=True)
+    curvature = _gauss_equation(H, Q, E)
+    skewed = skewness(R.mT) > SKEWED * torch.finfo(z.dtype).eps ** -0.5
+    if bool(skewed.any()):
+        # The curvature is that of any coordinates, so the frame may be held fixed.
+        frame = E[skewed].detach().movedim(-1, 0)
+        J, H = second_derivatives_along(immersion, z[skewed], frame)
+        Q, R_frame = orthonormal_frame(J.flatten(1, -2))
+        E = torch.linalg.solve_triangular(R_frame, _identity(R), upper=True)
+        curvature = curvature.index_put((skewed,), _gauss_equation(H.flatten(1, -2), Q, E))
+    return curvature, R.mT
+
+
+def _gauss_equation(H: torch.Tensor, Q: torch.Tensor, E: torch.Tensor) -> torch.Tensor:
+    """Scalar curvature ``[B]`` from the second derivatives ``[B, D, P]``, an orthonormal frame of
+    the image ``[B, D, d]`` and the same frame in coordinates ``[B, d, d]``."""
     # The normal part is a projection on an orthonormal frame, not a difference of Gram matrices: in
     # float32, at condition number 100 of J, this keeps three digits and the other none.
-    Q, R = orthonormal_frame(J)
     normal = torch.baddbmm(H, Q, Q.mT @ H, alpha=-1)
-    h = normal @ _change_of_frame(R)
-    d = z.shape[1]
-    i, j = torch.triu_indices(d, d, device=z.device)
+    h = normal @ _change_of_frame(E)
+    i, j = torch.triu_indices(E.shape[-1], E.shape[-1], device=E.device)
     trace = h @ (i == j).to(h.dtype)
-    return trace.square().sum(-1) - h.square().sum((-2, -1)), R.mT
+    return trace.square().sum(-1) - h.square().sum((-2, -1))
 
 
-def _change_of_frame(R: torch.Tensor) -> torch.Tensor:
-    """Matrix ``[B, P, P]`` that takes the P distinct ``H_ij`` to ``h_ab`` in the frame ``R⁻¹``.
+def _identity(R: torch.Tensor) -> torch.Tensor:
+    return torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)
 
-    With ``E = R⁻¹``, ``h_ab = Σ_ij E_ia E_jb H_ij``. Each ``h_ab`` with a < b is scaled by √2, so
-    that the sum of squares over distinct pairs is the sum over all pairs.
+
+def _change_of_frame(E: torch.Tensor) -> torch.Tensor:
+    """Matrix ``[B, P, P]`` that takes the P distinct ``H_ij`` to ``h_ab`` in the frame ``E``.
+
+    ``h_ab = Σ_ij E_ia E_jb H_ij``. Each ``h_ab`` with a < b is scaled by √2, so that the sum of
+    squares over distinct pairs is the sum over all pairs.
     """
-    d = R.shape[-1]
-    E = torch.linalg.solve_triangular(R, torch.eye(d, dtype=R.dtype, device=R.device), upper=True)
-    i, j = torch.triu_indices(d, d, device=R.device)
+    d = E.shape[-1]
+    i, j = torch.triu_indices(d, d, device=E.device)
     both = E[:, i][..., i] * E[:, j][..., j] + E[:, i][..., j] * E[:, j][..., i]
-    diagonal = (i == j).to(R.dtype)
+    diagonal = (i == j).to(E.dtype)
     return both * (1 - 0.5 * diagonal).unsqueeze(-1) * (diagonal + math.sqrt(2) * (1 - diagonal))
 
 
@@ -115,11 +159,9 @@ def _check_second_derivatives(immersion: Immersion, J: torch.Tensor, H: torch.Te
             "parameters are finite, and lower the learning rate if training has diverged."
         )
     if not bool(size_H.any()):
-        kinks = {
-            type(module).__name__
-            for module in modules_of(immersion)
-            if isinstance(module, _PIECEWISE_LINEAR)
-        }
+        owner = owner_of(immersion)
+        modules = () if owner is None else owner.modules()
+        kinks = {type(m).__name__ for m in modules if isinstance(m, _PIECEWISE_LINEAR)}
         if kinks:
             warn(
                 "All second derivatives of the map are zero because its activations "
@@ -140,8 +182,8 @@ def total_squared_curvature(
     - points drawn with density ``q``: ``w_b = 1 / (B q(u_b))``;
     - a quadrature rule: its weights;
     - ``log_weights=None``: ``w_b = 1 / B``, the integral over a region of volume 1, that is the
-      mean over the region. For encoded data it is the integral against the law of the codes
-      in place of ``du``.
+      mean over the region. For encoded data it is the integral against the distribution of the
+      codes in place of ``du``.
 
     Args:
         R: scalar curvature at the points, ``[B]``.

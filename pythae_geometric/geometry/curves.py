@@ -15,10 +15,12 @@ discrete energy, and a second term that costs nothing and lifts the order of the
 to 4.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from ._checks import check_points
 from ._warnings import warn
 from .lbfgs import minimise
 from .metric import Metric
@@ -27,6 +29,11 @@ from .pullback import PullbackMetric
 # A geodesic has constant speed. Where the speeds at the Gauss points deviate from their mean by
 # more than this fraction, the curve has slipped between the nodes.
 SPEED_TOLERANCE = 0.25
+# Where the length of the smooth curve, at points that the search did not see, differs by more than
+# this fraction, something narrower than a step lies on the way.
+LENGTH_TOLERANCE = 0.1
+# The search begins this many tolerances away from the straight line, but not further than BEND.
+BEND_IN_TOLERANCES, BEND = 30.0, 0.1
 
 
 class ConvergenceWarning(RuntimeWarning):
@@ -41,7 +48,9 @@ class Curve:
         nodes: points at the times ``0, 1/N, ..., 1``, ``[B, N + 1, d]``.
         length: lengths, ``[B]``.
         energy: energies ½ ∫ |γ'|² dt, ``[B]``; ½ length² at constant speed.
-        converged: which curves are geodesics to the tolerance, ``[B]``.
+        converged: which curves are local minima to the tolerance, and have neither slipped
+            between their nodes nor length 0 between different points, ``[B]``. A structure of the
+            metric much narrower than a step can go unnoticed.
     """
 
     nodes: torch.Tensor
@@ -88,7 +97,9 @@ class Curve:
 def relax(log_energy, line, curvature, iterations, tolerance):
     r"""Minimise the logarithm of an energy over the interior nodes of curves.
 
-    The logarithm makes the search independent of the unit of the metric.
+    The logarithm makes the search independent of the unit of the metric. It begins beside the line:
+    by symmetry the line may lie on the ridge between two minima, and a search that begins there
+    would never leave it.
 
     Args:
         log_energy: of a batch of curves, ``[b, N + 1, d] -> [b]``; any subset of the batch.
@@ -102,7 +113,8 @@ def relax(log_energy, line, curvature, iterations, tolerance):
     """
     B, N, d = len(line), line.shape[1] - 1, line.shape[2]
     n = (N - 1) * d
-    if not bool(torch.isfinite(log_energy(line)).all() and torch.isfinite(curvature).all()):
+    energy_of_line = log_energy(line)
+    if not bool(torch.isfinite(energy_of_line).all() and torch.isfinite(curvature).all()):
         raise ValueError(
             "The metric is not finite on the straight line between some of the end points: move "
             "them, or check the map that defines the metric."
@@ -117,21 +129,44 @@ def relax(log_energy, line, curvature, iterations, tolerance):
     stiffness = stiffness.mT @ stiffness / N
     hessian = torch.einsum("eij,bekl->bikjl", stiffness, curvature).reshape(B, n, n)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    start = line[:, 1:-1].reshape(B, n)
+    start = start + min(BEND_IN_TOLERANCES * tolerance, BEND) * _bend(hessian, curvature, N)
 
     def curves(interior, rows):
         return torch.cat([line[rows, :1], interior.view(-1, N - 1, d), line[rows, -1:]], dim=1)
 
     minimum = minimise(
         lambda interior, rows: log_energy(curves(interior, rows)),
-        line[:, 1:-1].reshape(B, n),
+        start,
         inverse,
         iterations,
         tolerance,
     )
-    # Between points that agree up to rounding there is nothing to search.
+    # Between points that agree up to rounding there is nothing to search, and where the metric is
+    # constant nothing is better than the line.
     point = is_point(line)
-    found = torch.where(point[:, None, None], line, curves(minimum.point, slice(None)))
+    straight = point | (energy_of_line <= minimum.value)
+    found = torch.where(straight[:, None, None], line, curves(minimum.point, slice(None)))
     return found, minimum.converged | point
+
+
+def _bend(hessian: torch.Tensor, curvature: torch.Tensor, N: int) -> torch.Tensor:
+    """A smooth deviation of the interior nodes, ``[B, n]``, that costs an energy of order 1.
+
+    It goes in all directions that the metric has, by amounts that no symmetry has.
+    """
+    d = curvature.shape[-1]
+    k = torch.arange(1, 4, dtype=curvature.dtype, device=curvature.device)
+    t = torch.arange(1, N, dtype=curvature.dtype, device=curvature.device) / N
+    waves = (torch.pi * k * t.unsqueeze(-1)).sin() / k.square()
+    i = torch.arange(3 * d, dtype=curvature.dtype, device=curvature.device)
+    amounts = (1 + i.square()).sin().view(3, d)
+    # In units of the metric, so that no direction drowns another.
+    unit = torch.linalg.cholesky(curvature.mean(1))
+    bend = torch.linalg.solve_triangular(unit.mT, (waves @ amounts).mT, upper=True)
+    bend = bend.mT.flatten(1)
+    energy = 0.5 * (bend.unsqueeze(1) @ hessian @ bend.unsqueeze(-1)).flatten()
+    return bend / energy.sqrt().unsqueeze(-1)
 
 
 def is_point(line: torch.Tensor) -> torch.Tensor:
@@ -144,13 +179,30 @@ def is_even(speed: torch.Tensor) -> torch.Tensor:
     return (speed - mean).square().mean(1).sqrt() <= SPEED_TOLERANCE * mean.squeeze(1)
 
 
-def finished_curve(c, length, energy, stationary, resolved, iterations) -> Curve:
-    converged = stationary & resolved
+def is_resolved(
+    length_of: Callable[[torch.Tensor], torch.Tensor],
+    c: torch.Tensor,
+    length: torch.Tensor,
+    refinement: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which curves keep their length in steps finer by a factor, and the length there, ``[B]``."""
+    spline = Curve(c, length, length, length)
+    N = refinement * (c.shape[1] - 1)
+    t = torch.linspace(0, 1, N + 1, dtype=c.dtype, device=c.device)
+    refined = length_of(spline(t))
+    return (length - refined).abs() <= LENGTH_TOLERANCE * refined, refined
+
+
+def finished_curve(line, c, length, energy, stationary, resolved, iterations) -> Curve:
+    point = is_point(line)
+    null = (length == 0) & ~point
+    converged = stationary & (resolved | point) & ~null
     if not bool(converged.all()):
         warn(
             f"{int((~converged).sum())} of {len(converged)} curves did not converge: "
-            f"{int((~stationary).sum())} were still moving after {iterations} iterations (raise "
-            f"iterations), {int((~resolved).sum())} are too coarse (raise nodes).",
+            f"{int((~stationary).sum())} were still moving after {iterations} iterations, "
+            f"{int((~(resolved | point)).sum())} are too coarse with {c.shape[1] - 1} steps, and "
+            f"{int(null.sum())} have length 0 because the metric is degenerate.",
             ConvergenceWarning,
         )
     return Curve(c, length, energy, converged)
@@ -180,7 +232,7 @@ def gauss_points(c: torch.Tensor) -> torch.Tensor:
 def squared_speed(metric: Metric, c: torch.Tensor) -> torch.Tensor:
     """Squared speed at the Gauss points of the curves through ``c [B, N + 1, d]``, ``[B, N]``."""
     if isinstance(metric, PullbackMetric):
-        image = metric.immersion(c.flatten(0, 1)).reshape(*c.shape[:2], -1)
+        image = metric.image(c.flatten(0, 1)).unflatten(0, c.shape[:2])
         return velocities(image).square().sum(-1)
     z, v = gauss_points(c).flatten(0, 1), velocities(c).flatten(0, 1)
     return metric.inner(z, v, v).view(len(c), -1)
@@ -198,26 +250,35 @@ def _spline_slopes(N: int) -> torch.Tensor:
     return torch.linalg.solve(A, b)
 
 
-def check_ends(x, y, nodes, iterations, tolerance):
-    for name, points in (("x", x), ("y", y)):
-        if not isinstance(points, torch.Tensor) or not points.is_floating_point():
-            raise TypeError(f"The end points {name} must be a floating-point tensor [B, d].")
-    if x.ndim != 2 or x.shape != y.shape or 0 in x.shape:
+def check_ends(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    steps: int,
+    iterations: int,
+    tolerance: float,
+    names: tuple[str, str] = ("x", "y"),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ends of curves as :func:`~._checks.check_points` gives them, all arguments checked."""
+    x, y = (
+        check_points(z, f"The end points {name}") for z, name in zip((x, y), names, strict=True)
+    )
+    both = f"The end points {names[0]} and {names[1]}"
+    if x.shape != y.shape or 0 in x.shape:
         raise ValueError(
-            f"The end points x and y must both have shape [B, d], not empty, got {list(x.shape)} "
-            f"and {list(y.shape)}."
+            f"{both} must both have shape [B, d], not empty, got {list(x.shape)} and "
+            f"{list(y.shape)}."
         )
     if x.dtype != y.dtype or x.device != y.device:
         raise TypeError(
-            f"The end points x and y must agree, got {x.dtype} on {x.device} and {y.dtype} on "
-            f"{y.device}."
+            f"{both} must agree, got {x.dtype} on {x.device} and {y.dtype} on {y.device}."
         )
-    for name, points in (("x", x), ("y", y)):
+    for name, points in zip(names, (x, y), strict=True):
         if not bool(torch.isfinite(points).all()):
             raise ValueError(f"The end points {name} contain a value that is not finite.")
-    if nodes < 4 or nodes % 2:
-        raise ValueError(f"nodes must be an even number of at least 4, got {nodes}.")
+    if steps < 4 or steps % 2:
+        raise ValueError(f"steps must be an even number of at least 4, got {steps}.")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}.")
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}.")
+    return x, y

@@ -9,45 +9,17 @@ All results can be differentiated again, in ``z`` and in the parameters of ``f``
 forward mode); inside ``torch.no_grad()`` no graph is kept.
 """
 
-import functools
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 from torch.func import jvp, vmap
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+
+from ._checks import check_points, check_vectors, value_of
+from ._formulas import Formulas, Pure
+from ._guard import guard
 
 Immersion = Callable[[torch.Tensor], torch.Tensor]
-
-
-@contextmanager
-def evaluation_mode(f: Immersion) -> Iterator[None]:
-    """Put every module that ``f`` uses in evaluation mode, and restore each one's own mode after.
-
-    A batch norm in training mode mixes the samples of a batch, dropout draws a new map at every
-    call: neither has a derivative sample by sample. Modules are found when ``f`` is a module, a
-    method of one, a ``functools.partial``, an object that holds one, or a function that refers to
-    any of these by name.
-
-    Example:
-        >>> decoder = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-        >>> with evaluation_mode(decoder):
-        ...     decoder.training, decoder[1].training
-        (False, False)
-        >>> decoder.training
-        True
-    """
-    in_training = [module for module in modules_of(f) if module.training]
-    try:
-        for module in in_training:
-            module.training = False
-        yield
-    finally:
-        for module in in_training:
-            module.training = True
 
 
 def directional_derivative(
@@ -71,9 +43,9 @@ def directional_derivative(
         >>> directional_derivative(torch.square, z, v)
         (tensor([[1., 4.]]), tensor([[2., 0.]]))
     """
-    z = _points(z)
-    _check_directions(z, v)
-    with _differentiable(f):
+    z = check_points(z)
+    v = check_vectors(z, v, "The directions v")
+    with _differentiable(f, z):
         return jvp(_checked(f, z), (z,), (v,))
 
 
@@ -93,19 +65,19 @@ def second_directional_derivative(
     Raises:
         ValueError, TypeError: ``z``, ``v`` or ``f(z)`` do not have these shapes.
     """
-    z = _points(z)
-    _check_directions(z, v)
+    z = check_points(z)
+    v = check_vectors(z, v, "The directions v")
     f_checked = _checked(f, z)
-    with _differentiable(f):
+    with _differentiable(f, z):
         (x, df), (_, d2f) = jvp(lambda y: jvp(f_checked, (y,), (v,)), (z,), (v,))
     return x, df, d2f
 
 
 def value_and_jacobian(f: Immersion, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Value ``f(z)`` ``[B, *out]`` and Jacobian ``[B, *out, d]``; see :func:`jacobian`."""
-    z = _points(z)
+    z = check_points(z)
     f_checked = _checked(f, z)
-    with _differentiable(f):
+    with _differentiable(f, z):
         # The value does not depend on the direction: vmap computes it once.
         x, J = vmap(lambda v: jvp(f_checked, (z,), (v,)), out_dims=(None, 0))(_basis(z))
     return x, J.movedim(0, -1)
@@ -151,100 +123,74 @@ def second_derivatives(f: Immersion, z: torch.Tensor) -> tuple[torch.Tensor, tor
         >>> J, H
         (tensor([[3., 2.]]), tensor([[0., 1., 0.]]))
     """
-    z = _points(z)
+    z = check_points(z)
+    return second_derivatives_along(f, z, _basis(z))
+
+
+def second_derivatives_along(
+    f: Immersion, z: torch.Tensor, frame: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""First and distinct second derivatives along vectors :math:`e_1, \dots, e_m` at each point.
+
+    Args:
+        frame: the vectors, ``[m, B, d]``.
+
+    Returns:
+        :math:`df(e_i)` ``[B, *out, m]`` and :math:`d^2f(e_i, e_j)` ``[B, *out, m(m+1)/2]`` for
+        ``i <= j``, in the order of :func:`second_derivatives`.
+    """
     f_checked = _checked(f, z)
-    basis = _basis(z)
 
     def second_derivative(u, v):
         return jvp(lambda y: jvp(f_checked, (y,), (v,))[1], (z,), (u,))
 
-    # Rows i of H against the columns from the block's first row on. The d² products of one block
+    # Rows i of H against the columns from the block's first row on. The m² products of one block
     # share their first derivatives; two blocks leave out a quarter of the pairs, but repeat some of
-    # those. Measured: one block is faster for d < 8, two are by 10 to 15 % from there.
-    d = len(basis)
-    size = d if d < 8 else (d + 1) // 2
+    # those. Measured: one block is faster for m < 8, two are by 10 to 15 % from there.
+    m = len(frame)
+    size = m if m < 8 else (m + 1) // 2
     block = vmap(vmap(second_derivative, in_dims=(None, 0)), in_dims=(0, None), out_dims=(None, 0))
     J, rows = [], []
-    with _differentiable(f):
-        for start in range(0, d, size):
-            df, H = block(basis[start : start + size], basis[start:])
+    with _differentiable(f, z):
+        for start in range(0, m, size):
+            df, H = block(frame[start : start + size], frame[start:])
             J.append(df)
             rows += [H[k, k:] for k in range(len(H))]
     return J[0].movedim(0, -1), torch.cat(rows).movedim(0, -1)
 
 
-class _ElementaryFormulas(TorchFunctionMode):
-    """Writes out layers whose forward-mode derivative torch differentiates incorrectly or slowly.
-
-    In torch 2.13 the second forward derivative of layer norm and instance norm is silently wrong,
-    that of SiLU and Mish fails inside ``torch.no_grad()``, that of GLU everywhere. Adding a
-    constant bias takes a slow Python path, which costs more than a small linear layer itself;
-    ``rsub`` avoids it.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return _FORMULAS.get(func, func)(*args, **(kwargs or {}))
-
-
-def _linear(input, weight, bias=None):
-    return input @ weight.T if bias is None else torch.rsub(-bias, input @ weight.T)
-
-
-def _silu(input, inplace=False):
-    return input * input.sigmoid()
-
-
-def _mish(input, inplace=False):
-    return input * F.softplus(input).tanh()
-
-
-def _glu(input, dim=-1):
-    a, b = input.chunk(2, dim)
-    return a * b.sigmoid()
-
-
-def _layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    x = _standardise(input, tuple(range(-len(normalized_shape), 0)), eps)
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
-
-
-def _instance_norm(
-    input, running_mean=None, running_var=None, weight=None, bias=None,
-    use_input_stats=True, momentum=0.1, eps=1e-5,
-):  # fmt: skip
-    if not use_input_stats:  # a batch norm, which torch differentiates rightly
-        return F.instance_norm(
-            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
-        )
-    x = _standardise(input, tuple(range(2, input.ndim)), eps)
-    channels = (-1,) + (1,) * (input.ndim - 2)
-    x = x if weight is None else x * weight.view(channels)
-    return x if bias is None else x + bias.view(channels)
-
-
-def _standardise(x, axes, eps):
-    x = x - x.mean(axes, keepdim=True)
-    return x * (x.square().mean(axes, keepdim=True) + eps).rsqrt()
-
-
-_FORMULAS = {
-    F.linear: _linear,
-    F.silu: _silu,
-    F.mish: _mish,
-    F.glu: _glu,
-    F.layer_norm: _layer_norm,
-    F.instance_norm: _instance_norm,
-}
-
-
 @contextmanager
-def _differentiable(f: Immersion) -> Iterator[None]:
-    # torch 2.4 has no forward mode in inference mode: leave it. No graph is kept that was not.
-    with_graph = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.set_grad_enabled(with_graph):
-        with evaluation_mode(f), _ElementaryFormulas():
-            yield
+def _differentiable(f: Immersion, z: torch.Tensor) -> Iterator[None]:
+    with guard(f, z):
+        try:
+            with Formulas():
+                yield
+        except (NotImplementedError, torch.cuda.OutOfMemoryError):
+            raise
+        except RuntimeError as error:
+            _explain(f, z, error)
+            raise
+
+
+def _explain(f: Immersion, z: torch.Tensor, error: RuntimeError) -> None:
+    """Raise an error that tells a map that fails at these points from one that torch cannot
+    differentiate."""
+    reason = str(error).splitlines()[0]
+    try:
+        with torch.no_grad(), Pure():
+            f(z)
+    except (TypeError, ValueError):
+        raise
+    except Exception:
+        raise ValueError(
+            f"The map fails at points of shape {list(z.shape)}, {z.dtype} on {z.device} ({reason})"
+            ": check its latent dimension, dtype and device."
+        ) from error
+    raise NotImplementedError(
+        f"The map has values at these points, but torch cannot differentiate it ({reason}): it "
+        "must consist of functions of torch that give new tensors, without numpy and without "
+        "writing into tensors."
+    ) from error
 
 
 def _basis(z: torch.Tensor) -> torch.Tensor:
@@ -253,83 +199,6 @@ def _basis(z: torch.Tensor) -> torch.Tensor:
     return torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, *z.shape)
 
 
-def modules_of(f: object) -> Iterator[nn.Module]:
-    """Every module that a callable is, belongs to, or refers to, with its submodules."""
-    pending, seen = [f], {}
-    while pending:
-        part = pending.pop()
-        if id(part) in seen:
-            continue
-        seen[id(part)] = part  # kept alive: the id of a collected object may be used again
-        if isinstance(part, types.MethodType):
-            pending += [part.__self__, part.__func__]
-        elif isinstance(part, functools.partial):
-            pending += [part.func, *part.args, *part.keywords.values()]
-        elif isinstance(part, types.FunctionType):
-            names = (part.__globals__.get(name) for name in part.__code__.co_names)
-            pending += [value for value in names if isinstance(value, nn.Module)]
-            pending += _closure_values(part)
-        else:
-            if isinstance(part, nn.Module):
-                yield part
-                pending += part.children()
-            # A module, or another object with a state, may hold a function that uses a module.
-            if not isinstance(part, type | types.ModuleType):
-                pending += [v for v in getattr(part, "__dict__", {}).values() if _is_map(v)]
-
-
-def _is_map(value: object) -> bool:
-    return isinstance(value, nn.Module | types.MethodType | types.FunctionType | functools.partial)
-
-
-def _closure_values(f: types.FunctionType) -> list[object]:
-    values = []
-    for cell in f.__closure__ or ():
-        try:
-            values.append(cell.cell_contents)
-        except ValueError:  # a name that has no value yet
-            continue
-    return values
-
-
 def _checked(f: Immersion, z: torch.Tensor) -> Immersion:
     """``f`` with the shape and the type of its value checked."""
-
-    def f_checked(y):
-        x = f(y)
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(
-                f"The map must return one tensor of shape [B, ...], but returned a "
-                f"{type(x).__name__}: wrap it to select the tensor, for example "
-                "lambda z: decoder(z)['reconstruction']."
-            )
-        if x.ndim == 0 or x.shape[0] != z.shape[0]:
-            raise ValueError(
-                f"The map must keep the batch axis first: for {z.shape[0]} points it returned "
-                f"shape {list(x.shape)} and not [{z.shape[0]}, ...]."
-            )
-        return x
-
-    return f_checked
-
-
-def _points(z: torch.Tensor) -> torch.Tensor:
-    """``z``, checked; forward mode refuses tensors whose rows share memory, as expand gives."""
-    if not isinstance(z, torch.Tensor):
-        raise TypeError(f"The points z must be a tensor [B, d], got a {type(z).__name__}.")
-    if z.ndim != 2 or z.shape[1] == 0:
-        raise ValueError(
-            f"The points z must have shape [B, d], got {list(z.shape)}: "
-            "a single point is z.unsqueeze(0)."
-        )
-    if not z.is_floating_point():
-        raise TypeError(f"The points z must be floating-point numbers, got {z.dtype}.")
-    return z.contiguous()
-
-
-def _check_directions(z: torch.Tensor, v: torch.Tensor) -> None:
-    if not isinstance(v, torch.Tensor) or v.shape != z.shape:
-        got = list(v.shape) if isinstance(v, torch.Tensor) else type(v).__name__
-        raise ValueError(
-            f"The directions v must have the shape of the points, {list(z.shape)}, got {got}."
-        )
+    return lambda y: value_of(f(y), len(z))

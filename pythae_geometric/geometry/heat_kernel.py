@@ -5,6 +5,7 @@ import math
 import torch
 
 from .brownian import check_time
+from .curves import check_ends
 from .derivatives import Immersion
 from .geodesics import squared_distance
 from .metric import Metric
@@ -16,7 +17,7 @@ def heat_kernel_log_prob(
     z: torch.Tensor,
     mean: torch.Tensor,
     time: float | torch.Tensor,
-    nodes: int = 16,
+    steps: int = 16,
     iterations: int = 100,
     tolerance: float = 1e-3,
 ) -> torch.Tensor:
@@ -40,7 +41,7 @@ def heat_kernel_log_prob(
         z: where to evaluate, ``[B, d]``.
         mean: centres, ``[B, d]``.
         time: a positive number, or one for each point, ``[B]``.
-        nodes, iterations, tolerance: of the geodesics, see :func:`~.geodesics.squared_distance`.
+        steps, iterations, tolerance: of the geodesics, see :func:`~.geodesics.squared_distance`.
 
     Returns:
         ``[B]``, differentiable in ``z``, ``mean``, ``time`` and the parameters.
@@ -62,7 +63,8 @@ def heat_kernel_log_prob(
         tensor([-12.5000])
     """
     metric = as_metric(immersion_or_metric)
-    square = squared_distance(metric, z, mean, nodes, iterations, tolerance)
+    z, mean = check_ends(z, mean, steps, iterations, tolerance, names=("z", "mean"))
+    square = squared_distance(metric, z, mean, steps, iterations, tolerance)
     t = check_time(time, z, positive=True)
     volume = metric.log_volume(z) - metric.log_volume(mean)
     return volume - 0.5 * z.shape[1] * (2 * math.pi * t).log() - square / (2 * t)

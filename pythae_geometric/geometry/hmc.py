@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from tqdm.auto import tqdm
 
 LogProbAndGrad = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -34,9 +33,9 @@ class HMCState(NamedTuple):
 class HMCInfo(NamedTuple):
     """What one step did to each chain, all ``[B]``.
 
-    ``acceptance`` is the Metropolis probability, ``accepted`` the outcome, ``divergent`` tells a
-    trajectory that lost its energy or met a non-finite value, ``energy`` is the Hamiltonian of the
-    proposal.
+    ``acceptance`` is the Metropolis probability, ``accepted`` the outcome, ``divergent`` flags a
+    trajectory with an excessive energy error or a non-finite value, ``energy`` is the Hamiltonian
+    of the proposal.
     """
 
     acceptance: torch.Tensor
@@ -114,7 +113,7 @@ def hmc_step(
     generator: torch.Generator | None = None,
 ) -> tuple[HMCState, HMCInfo]:
     """One Hamiltonian Monte Carlo step of every chain: standard normal momenta, leapfrog, and a
-    Metropolis test in the log domain. Leaves the target law invariant.
+    Metropolis test in the log domain. Leaves the target distribution invariant.
     """
     like = {"dtype": state.position.dtype, "device": state.position.device}
     momentum = torch.randn(state.position.shape, generator=generator, **like)
@@ -147,7 +146,7 @@ def hmc(
     target_acceptance: float = 0.8,
     keep_chains: int | None = None,
     generator: torch.Generator | None = None,
-    progress: bool = False,
+    progress: Callable[[int], object] | None = None,
 ) -> HMCResult:
     """Run ``B`` independent chains for ``steps`` steps and return where they went.
 
@@ -163,7 +162,7 @@ def hmc(
         target_acceptance: mean acceptance probability aimed at, in (0, 1).
         keep_chains: how many chains to record; None: all of them.
         generator: source of randomness, on the device of ``start``.
-        progress: show a progress bar where there is a terminal.
+        progress: called with 1 after every step, as the ``update`` of a progress bar is.
 
     Raises:
         ValueError: for values out of range, or a target that is not finite at the start.
@@ -182,11 +181,7 @@ def hmc(
         samples = start.new_empty(steps, keep_chains, start.shape[1])
         acceptance = torch.zeros_like(state.log_prob)
         divergences = torch.zeros(len(start), dtype=torch.long, device=start.device)
-        # tqdm's None means: only where there is a terminal.
-        bar = tqdm(
-            range(-adaptation_steps, steps), "HMC", leave=False, disable=None if progress else True
-        )
-        for step in bar:
+        for step in range(-adaptation_steps, steps):
             state, info = hmc_step(log_prob_and_grad, state, leapfrog_steps, step_size, generator)
             if step < 0:
                 step_size = adaptation.update(float(info.acceptance.mean()))
@@ -196,6 +191,8 @@ def hmc(
                 samples[step] = state.position[:keep_chains]
                 acceptance += info.acceptance
                 divergences += info.divergent
+            if progress is not None:
+                progress(1)
     return HMCResult(state.position, samples, acceptance / steps, divergences, step_size)
 
 

@@ -31,16 +31,16 @@ def minimise(
     of value and gradient: a function whose trial point is refused tries a shorter step in the next.
 
     A function has converged when :math:`\sqrt{\tfrac12 \nabla^\top P \nabla} \le` ``tolerance``,
-    with ``P`` the guess at the inverse Hessian: the square is, to second order, what is still to be
-    gained. It does not depend on the units of the variables, and where the function is the
-    logarithm of a positive one, it is the relative gain in that.
+    with ``P`` the guess at the inverse Hessian: the square is, to second order, the estimated
+    remaining decrease. It does not depend on the units of the variables, and where the function is
+    the logarithm of a positive one, it is the relative gain in that.
 
     Args:
         objective: ``(points [b, n], rows [b]) -> values [b]``, the functions number ``rows``.
         start: where to begin, ``[B, n]``.
         inverse_hessian: a positive definite guess ``P`` at the inverse Hessians, ``[B, n, n]``.
         iterations: evaluations allowed.
-        tolerance: square root of the decrease that is not worth another step.
+        tolerance: square root of the negligible decrease.
 
     References:
         Nocedal, Updating quasi-Newton matrices with limited storage, Math. Comp. 35 (1980).

@@ -14,7 +14,8 @@ manifold                   dim    ambient  group
 =========================  =====  =======  ==========================================
 
 Two charts: ``immersion`` in the customary angles, and ``from_cube`` on the unit cube, which
-preserves volume up to a constant: it sends the uniform law on the cube to that on the manifold.
+preserves volume up to a constant: it sends the uniform distribution on the cube to that on the
+manifold.
 """
 
 import math
@@ -69,12 +70,12 @@ class Manifold:
 
     def sample(
         self,
-        n: int,
+        num_samples: int,
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> torch.Tensor:
-        """``n`` independent points, uniform for the Riemannian volume, ``[n, ambient_dim]``."""
+        """Independent points, uniform for the Riemannian volume, ``[num_samples, ambient_dim]``."""
         raise NotImplementedError
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -189,8 +190,10 @@ class Sphere(Manifold):
     def project(self, x: torch.Tensor) -> torch.Tensor:
         return x / x.norm(dim=1, keepdim=True)
 
-    def sample(self, n, generator=None, dtype=None, device=None):
-        x = torch.randn(n, self.ambient_dim, generator=generator, dtype=dtype, device=device)
+    def sample(self, num_samples, generator=None, dtype=None, device=None):
+        x = torch.randn(
+            num_samples, self.ambient_dim, generator=generator, dtype=dtype, device=device
+        )
         return x / x.norm(dim=1, keepdim=True)
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -275,9 +278,9 @@ class SpecialOrthogonal3(Manifold):
         last = torch.cat([torch.ones_like(x[:, :2]), sign[:, None]], dim=1)
         return ((U * last[:, None]) @ Vh).flatten(1)
 
-    def sample(self, n, generator=None, dtype=None, device=None):
+    def sample(self, num_samples, generator=None, dtype=None, device=None):
         # A uniform unit quaternion w + xi + yj + zk is a uniform rotation.
-        q = torch.randn(n, 4, generator=generator, dtype=dtype, device=device)
+        q = torch.randn(num_samples, 4, generator=generator, dtype=dtype, device=device)
         w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
         return torch.stack(
             [
@@ -358,8 +361,10 @@ class Product(Manifold):
         parts = zip(self.factors, self._split(x), strict=True)
         return torch.cat([M.project(y) for M, y in parts], dim=1)
 
-    def sample(self, n, generator=None, dtype=None, device=None):
-        return torch.cat([M.sample(n, generator, dtype, device) for M in self.factors], dim=1)
+    def sample(self, num_samples, generator=None, dtype=None, device=None):
+        return torch.cat(
+            [M.sample(num_samples, generator, dtype, device) for M in self.factors], dim=1
+        )
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         parts = zip(self.factors, self._split(x), self._split(y), strict=True)

@@ -1,9 +1,33 @@
 """The vocabulary that every Riemannian metric of this package shares."""
 
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import nn
 
+from ._checks import check_points, check_vectors
+from ._formulas import Pure
+from ._guard import guard
 from .derivatives import directional_derivative, jacobian
+
+Method = TypeVar("Method", bound=Callable)
+
+
+def at_points(method: Method) -> Method:
+    """A method of a metric at points ``z``, and of vectors there, with all of them checked, and
+    evaluated under the guard of this package."""
+
+    @functools.wraps(method)
+    def guarded(self, z, *vectors, **named):
+        z = check_points(z)
+        vectors = [check_vectors(z, v) for v in vectors]
+        named = {name: check_vectors(z, v, f"The vectors {name}") for name, v in named.items()}
+        with guard(self, z):
+            return method(self, z, *vectors, **named)
+
+    return guarded
 
 
 class DegenerateMetricError(ValueError):
@@ -15,7 +39,8 @@ class Metric(nn.Module):
 
     A metric is a module whose ``forward`` maps points ``z`` of shape ``[B, d]`` to tensors ``G(z)``
     of shape ``[B, d, d]``, symmetric and positive definite. Everything else here follows from it;
-    a subclass overrides what it knows in closed form.
+    a subclass overrides what it knows in closed form. A metric is evaluated in evaluation mode, as
+    it is differentiated, whatever its mode is.
 
     Example:
         >>> class Hyperbolic(Metric):  # the upper half plane, (dx² + dy²) / y²
@@ -29,14 +54,29 @@ class Metric(nn.Module):
         """The metric tensor ``G(z)``, ``[B, d] -> [B, d, d]``."""
         raise NotImplementedError
 
+    @at_points
+    def __call__(self, z: torch.Tensor) -> torch.Tensor:
+        with Pure():
+            G = super().__call__(z)
+        if not isinstance(G, torch.Tensor) or G.shape != (*z.shape, z.shape[1]):
+            got = list(G.shape) if isinstance(G, torch.Tensor) else f"a {type(G).__name__}"
+            raise ValueError(
+                f"The metric must return tensors {[*z.shape, z.shape[1]]} at {len(z)} points, "
+                f"but returned {got}."
+            )
+        return G
+
+    @at_points
     def inner(self, z: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         r"""Inner product :math:`u^\top G(z) v` of tangent vectors ``[B, d]`` at ``z``: ``[B]``."""
         return torch.einsum("bi,bij,bj->b", u, self(z), v)
 
+    @at_points
     def norm(self, z: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         r"""Norm :math:`\sqrt{u^\top G(z) u}` of tangent vectors ``[B, d]`` at ``z``: ``[B]``."""
         return self.inner(z, u, u).clamp(min=0).sqrt()
 
+    @at_points
     def cholesky(self, z: torch.Tensor) -> torch.Tensor:
         r"""Lower triangular ``L`` with :math:`L L^\top = G(z)`, ``[B, d, d]``.
 
@@ -45,10 +85,12 @@ class Metric(nn.Module):
         """
         return cholesky_factor(self(z))
 
+    @at_points
     def log_volume(self, z: torch.Tensor) -> torch.Tensor:
         r"""Log volume element :math:`\log\sqrt{\det G(z)}`, ``[B, d] -> [B]``."""
         return self.cholesky(z).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
+    @at_points
     def log_volume_and_grad(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log volume ``[B]`` and its gradient in ``z``, ``[B, d]``, both detached."""
         with torch.enable_grad():
@@ -57,6 +99,7 @@ class Metric(nn.Module):
             (grad,) = torch.autograd.grad(log_volume.sum(), z)
         return log_volume.detach(), grad
 
+    @at_points
     def inverse_sqrt(self, z: torch.Tensor) -> torch.Tensor:
         r"""The symmetric positive definite :math:`G(z)^{-1/2}`, ``[B, d, d]``.
 
@@ -68,6 +111,7 @@ class Metric(nn.Module):
             raise DegenerateMetricError(_degenerate_message(eigenvalues[:, 0]))
         return eigenvectors * eigenvalues.rsqrt().unsqueeze(-2) @ eigenvectors.mT
 
+    @at_points
     def christoffel(self, z: torch.Tensor) -> torch.Tensor:
         r"""Christoffel symbols ``[b, i, j, k]`` :math:`= \Gamma^i_{jk}(z_b)`, ``[B, d, d, d]``.
 
@@ -79,11 +123,20 @@ class Metric(nn.Module):
 
         References:
             M. P. do Carmo, Riemannian Geometry, Birkhäuser 1992, chapter 2.
+
+        Example:
+            >>> class Hyperbolic(Metric):  # the upper half plane, (dx² + dy²) / y²
+            ...     def forward(self, z):
+            ...         return torch.diag_embed(z[:, 1:].expand(-1, 2) ** -2)
+            >>> Hyperbolic().christoffel(torch.tensor([[0.0, 2.0]]))[0, 1]  # Γ^y: diag(1, -1) / y
+            tensor([[ 0.5000,  0.0000],
+                    [ 0.0000, -0.5000]])
         """
         dG = jacobian(self, z)  # [b, l, j, k] = ∂_k g_lj
         lowered = 0.5 * (dG.transpose(2, 3) + dG - dG.permute(0, 3, 1, 2))
         return torch.cholesky_solve(lowered.flatten(2), self.cholesky(z)).view_as(dG)
 
+    @at_points
     def geodesic_acceleration(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         r"""Acceleration :math:`-\Gamma^i_{jk} v^j v^k` at velocity ``v``, ``[B, d]``.
 
@@ -97,6 +150,7 @@ class Metric(nn.Module):
         lowered = (dG_v @ v.unsqueeze(-1)).squeeze(-1) - 0.5 * gradient
         return -torch.cholesky_solve(lowered.unsqueeze(-1), self.cholesky(z)).squeeze(-1)
 
+    @at_points
     def brownian_drift(self, z: torch.Tensor) -> torch.Tensor:
         r"""Drift :math:`-\tfrac12 g^{jk} \Gamma^i_{jk}` of Brownian motion, ``[B, d]``.
 
@@ -113,30 +167,6 @@ class Metric(nn.Module):
         return -0.5 * torch.einsum("bjk,bijk->bi", inverse, self.christoffel(z))
 
 
-def christoffel(metric: Metric, z: torch.Tensor) -> torch.Tensor:
-    r"""Christoffel symbols of any metric, see :meth:`Metric.christoffel`.
-
-    Example:
-        >>> class Hyperbolic(Metric):  # the upper half plane, (dx² + dy²) / y²
-        ...     def forward(self, z):
-        ...         return torch.diag_embed(z[:, 1:].expand(-1, 2) ** -2)
-        >>> christoffel(Hyperbolic(), torch.tensor([[0.0, 2.0]]))[0, 1]  # Γ^y: diag(1, -1) / y
-        tensor([[ 0.5000,  0.0000],
-                [ 0.0000, -0.5000]])
-    """
-    return metric.christoffel(z)
-
-
-def geodesic_acceleration(metric: Metric, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Acceleration of geodesics of any metric, see :meth:`Metric.geodesic_acceleration`."""
-    return metric.geodesic_acceleration(z, v)
-
-
-def brownian_drift(metric: Metric, z: torch.Tensor) -> torch.Tensor:
-    """Drift of the Brownian motion of any metric, see :meth:`Metric.brownian_drift`."""
-    return metric.brownian_drift(z)
-
-
 def cholesky_factor(G: torch.Tensor) -> torch.Tensor:
     r"""Lower triangular ``L`` with :math:`L L^\top = G` of tensors ``[B, d, d]``.
 
@@ -148,6 +178,16 @@ def cholesky_factor(G: torch.Tensor) -> torch.Tensor:
         smallest = torch.linalg.eigvalsh(torch.nan_to_num(G.detach(), posinf=0.0, neginf=0.0))
         raise DegenerateMetricError(_degenerate_message(smallest[:, 0]))
     return L
+
+
+def skewness(L: torch.Tensor) -> torch.Tensor:
+    """The condition number, in the Frobenius norm, that Cholesky factors ``[B, d, d]`` have in
+    coordinates of length 1: ``[B]``, at least d, without a gradient."""
+    L = L.detach()
+    scaled = L / L.norm(dim=-1, keepdim=True)
+    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
+    inverse = torch.linalg.solve_triangular(scaled, eye, upper=False)
+    return scaled.norm(dim=(-2, -1)) * inverse.norm(dim=(-2, -1))
 
 
 def _degenerate_message(smallest_eigenvalues: torch.Tensor) -> str:

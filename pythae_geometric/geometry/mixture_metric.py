@@ -4,10 +4,11 @@ import math
 
 import torch
 
-from .metric import Metric, cholesky_factor
+from .centroid_metric import CentroidMetric, check_centroids, check_definite, check_tensors
+from .metric import at_points, cholesky_factor
 
 
-class MixtureMetric(Metric):
+class MixtureMetric(CentroidMetric):
     r"""The metric whose uniform distribution is a given mixture of normal distributions.
 
     .. math::
@@ -37,9 +38,6 @@ class MixtureMetric(Metric):
         TypeError: if the tensors are not float32 or float64, or differ in dtype.
         ValueError: if a shape, a range or the definiteness of a covariance is wrong.
 
-    The state (``state_dict``) is three plain tensors named as the arguments, so that
-    ``MixtureMetric(**state)`` builds the same metric again.
-
     See also:
         :func:`~pythae_geometric.samplers.mixture_metric.fit_mixture_metric`, which fits this
         metric to latent codes.
@@ -52,17 +50,10 @@ class MixtureMetric(Metric):
     """
 
     def __init__(self, weights: torch.Tensor, centroids: torch.Tensor, covariances: torch.Tensor):
-        super().__init__()
         _check(weights, centroids, covariances)
-        self.register_buffer("weights", (weights / weights.sum()).detach().clone())
-        self.register_buffer("centroids", centroids.detach().clone())
-        self.register_buffer("covariances", covariances.detach().clone())
-        self._prepare()
-
-    @property
-    def dim(self) -> int:
-        """Dimension d of the space."""
-        return self.centroids.shape[1]
+        super().__init__(
+            weights=weights / weights.sum(), centroids=centroids, covariances=covariances
+        )
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """The metric tensor ``G(z)``, ``[B, d] -> [B, d, d]``."""
@@ -72,10 +63,12 @@ class MixtureMetric(Metric):
         log_scale = (2 * log_volume - log_det) / self.dim
         return log_scale.exp()[:, None, None] * S
 
+    @at_points
     def log_volume(self, z: torch.Tensor) -> torch.Tensor:
         r"""Log volume element :math:`\log\sqrt{\det G(z)} = \log p(z)`, ``[B, d] -> [B]``."""
         return self._log_terms(z).logsumexp(-1).to(z.dtype)
 
+    @at_points
     @torch.no_grad()
     def log_volume_and_grad(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         r"""Log volume ``[B]`` and its gradient in ``z``, ``[B, d]``, in closed form:
@@ -90,6 +83,7 @@ class MixtureMetric(Metric):
         y = z - self._origin
         return log_volume.squeeze(-1).to(z.dtype), linear - (S @ y.unsqueeze(-1)).squeeze(-1)
 
+    @at_points
     def shares(self, z: torch.Tensor) -> torch.Tensor:
         """The shares :math:`r_k(z)` of the components in the density, ``[B, d] -> [B, K]``."""
         return self._log_terms(z).softmax(-1).to(z.dtype)
@@ -126,12 +120,7 @@ class MixtureMetric(Metric):
 
     def _log_terms(self, z: torch.Tensor) -> torch.Tensor:
         r"""``log (pi_k N(z; c_k, Sigma_k))``, ``[B, K]``, in the exact dtype."""
-        if z.dim() != 2 or z.shape[1] != self.dim:
-            raise ValueError(f"z must have shape [B, {self.dim}], got {list(z.shape)}.")
-        if z.dtype != self.centroids.dtype:
-            raise TypeError(
-                f"z is {z.dtype} but the metric is {self.centroids.dtype}: convert one of them."
-            )
+        self._check_points(z)
         return features((z - self._origin).to(self._coefficients.dtype)) @ self._coefficients
 
     @property
@@ -147,7 +136,6 @@ class MixtureMetric(Metric):
         return S
 
     def _prepare(self) -> None:
-        """Lay out the constants of the matrix products."""
         c = self.centroids
         exact = torch.float32 if c.device.type == "mps" else torch.float64  # MPS has no float64
         # The origin is amid the centroids, so that little cancels wherever they lie.
@@ -159,15 +147,6 @@ class MixtureMetric(Metric):
         self._factors = factors.to(c.dtype)
         self._coefficients = coefficients
         self._precisions_and_linear = torch.cat([precisions, linear], -1).to(c.dtype)
-
-    def _apply(self, fn, *args, **kwargs):  # every .to(), .cuda(), .double() goes through here
-        super()._apply(fn, *args, **kwargs)
-        self._prepare()
-        return self
-
-    def _load_from_state_dict(self, *args, **kwargs):
-        super()._load_from_state_dict(*args, **kwargs)
-        self._prepare()
 
 
 def features(y: torch.Tensor) -> torch.Tensor:
@@ -207,22 +186,8 @@ def log_density_coefficients(
 
 
 def _check(weights: torch.Tensor, centroids: torch.Tensor, covariances: torch.Tensor) -> None:
-    given = {"weights": weights, "centroids": centroids, "covariances": covariances}
-    for name, value in given.items():
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
-        if value.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"{name} must be float32 or float64, got {value.dtype}.")
-        if value.dtype != centroids.dtype:
-            raise TypeError(
-                f"{name} are {value.dtype} and centroids {centroids.dtype}: use one dtype."
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{name} contain NaN or infinity.")
-    if centroids.dim() != 2 or 0 in centroids.shape:
-        raise ValueError(
-            f"centroids must have shape [K, d] with K, d >= 1, got {list(centroids.shape)}."
-        )
+    check_tensors(weights=weights, centroids=centroids, covariances=covariances)
+    check_centroids(centroids)
     K, d = centroids.shape
     if weights.shape != (K,) or covariances.shape != (K, d, d):
         raise ValueError(
@@ -232,12 +197,4 @@ def _check(weights: torch.Tensor, centroids: torch.Tensor, covariances: torch.Te
         )
     if not bool((weights > 0).all()):
         raise ValueError(f"weights must be positive, the smallest is {weights.min().item():.3g}.")
-    scale = covariances.abs().amax()
-    if not torch.allclose(covariances, covariances.mT, rtol=0.0, atol=1e-5 * float(scale)):
-        raise ValueError("covariances must be symmetric: pass (S + S.mT) / 2.")
-    # On the CPU, since not every device has float64.
-    info = torch.linalg.cholesky_ex(covariances.cpu().double()).info
-    if bool((info > 0).any()):
-        raise ValueError(
-            f"covariances must be positive definite; number {int(info.nonzero()[0, 0])} is not."
-        )
+    check_definite("covariances", covariances)

@@ -4,10 +4,15 @@ import math
 
 import torch
 
-from .metric import Metric, cholesky_factor
+from .centroid_metric import CentroidMetric, check_centroids, check_definite, check_tensors
+from .metric import at_points, cholesky_factor
+
+# The terms of the expanded quadratic forms may be this large: then they cancel to 1e-8 in float64,
+# and the gradient, in float32, to a thousandth of its scale.
+MAX_EXPANDED = 1e8
 
 
-class PosteriorMetric(Metric):
+class PosteriorMetric(CentroidMetric):
     r"""The metric interpolated between the inverse posterior covariances at a few centroids.
 
     .. math::
@@ -22,8 +27,8 @@ class PosteriorMetric(Metric):
     matrix products, in :math:`O(BK)` memory; for full ones :math:`O(B (K + d^2))`.
 
     With ``decay = 0`` and ``regularization > 0`` the volume of the whole space is infinite: the
-    uniform law :math:`\propto \sqrt{\det G}` is improper, and a chain that runs for ever
-    leaves the centroids. A positive decay makes it proper.
+    uniform distribution :math:`\propto \sqrt{\det G}` is improper, and a chain that runs for
+    ever leaves the centroids. A positive decay makes it proper.
 
     Args:
         centroids: the points :math:`c_k`, ``[K, d]``, float32 or float64.
@@ -35,28 +40,25 @@ class PosteriorMetric(Metric):
         additive_volume: whether volumes of overlapping centroids add, see below.
 
     Where m centroids coincide, :math:`\sqrt{\det G}` of the paper's metric is :math:`m^{d/2}` times
-    that of one: in high dimension the uniform law concentrates where centroids are densest. With
-    ``additive_volume`` it is m times as large,
+    that of one: in high dimension the uniform distribution concentrates where centroids are
+    densest. With ``additive_volume`` it is m times as large,
 
     .. math::
         G(z) = \Big(\sum_k v_k\Big)^{2/d}\, \frac{\sum_k v_k P_k}{\sum_k v_k}
                + \lambda\, e^{-\tau \|z\|^2} I_d, \qquad v_k(z) = w_k(z)^{d/2}.
 
     For one centroid, and for d = 2, both are the same metric. With :math:`\lambda = 0` and equal
-    precisions :math:`P` its uniform law is exactly the mixture, with equal weights, of the normal
-    laws :math:`\mathcal{N}(c_k, \tfrac{\rho^2}{d} P^{-1})`. (This metric is of this package, not
-    of the paper.)
+    precisions :math:`P` its uniform distribution is exactly the mixture, with equal weights, of the
+    normal distributions :math:`\mathcal{N}(c_k, \tfrac{\rho^2}{d} P^{-1})`. (This metric is of this
+    package, not of the paper.)
 
     Raises:
         TypeError: if the tensors are not float32 or float64, or differ in dtype.
         ValueError: if a shape, a range or the definiteness of a precision is wrong.
 
-    The state (``state_dict``) is six plain tensors named as the arguments, so that
-    ``PosteriorMetric(**state)`` builds the same metric again.
-
     See also:
         :class:`~pythae_geometric.samplers.MetricUniformHMCSampler`, which fits this metric to a
-        trained model and samples its uniform law.
+        trained model and samples its uniform distribution.
 
     References:
         Chadebec and Allassonnière, *A Geometric Perspective on Variational Autoencoders*, NeurIPS
@@ -76,8 +78,7 @@ class PosteriorMetric(Metric):
         decay: float = 0.0,
         additive_volume: bool = False,
     ):
-        super().__init__()
-        _check_tensors(centroids, precisions)
+        _check(centroids, precisions)
         scalars = {
             "temperature": temperature,
             "regularization": regularization,
@@ -90,18 +91,13 @@ class PosteriorMetric(Metric):
                 bound = "positive" if name == "temperature" else "zero or more"
                 raise ValueError(f"{name} must be finite and {bound}, got {value}.")
 
-        self.register_buffer("centroids", centroids.detach().clone())
-        self.register_buffer("precisions", precisions.detach().clone())
-        for name, value in scalars.items():
-            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float64).to(centroids))
-        additive_volume = torch.as_tensor(bool(additive_volume), device=centroids.device)
-        self.register_buffer("additive_volume", additive_volume)
-        self._prepare()
-
-    @property
-    def dim(self) -> int:
-        """Dimension d of the space."""
-        return self.centroids.shape[1]
+        like = {"dtype": centroids.dtype, "device": centroids.device}
+        super().__init__(
+            centroids=centroids,
+            precisions=precisions,
+            **{name: torch.tensor(float(value), **like) for name, value in scalars.items()},
+            additive_volume=torch.tensor(bool(additive_volume), device=centroids.device),
+        )
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """The metric tensor ``G(z)``, ``[B, d] -> [B, d, d]``."""
@@ -109,6 +105,7 @@ class PosteriorMetric(Metric):
         G = log_scale.exp() * G
         return torch.diag_embed(G) if self._diagonal else G.unflatten(-1, (self.dim, self.dim))
 
+    @at_points
     def log_volume(self, z: torch.Tensor) -> torch.Tensor:
         r"""Log volume element :math:`\log\sqrt{\det G(z)}`, ``[B, d] -> [B]``."""
         log_scale, G = self._scaled_tensor(z)
@@ -119,6 +116,7 @@ class PosteriorMetric(Metric):
             log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return 0.5 * (log_det + self.dim * log_scale.squeeze(-1))
 
+    @at_points
     @torch.no_grad()
     def log_volume_and_grad(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         r"""Log volume ``[B]`` and its gradient in ``z``, ``[B, d]``, in closed form.
@@ -149,6 +147,8 @@ class PosteriorMetric(Metric):
             K = len(self.centroids)
             common = (2 / self.dim - 1) * a[:, :K].sum(-1, keepdim=True)
             a[:, :K].addcmul_(common, share)
+        if self._by_differences:
+            return log_volume, torch.einsum("bk,bki->bi", a, self._half_gradients(z))
         quadratic, linear = (a @ self._grad_weights).split([G.shape[1], self.dim], dim=-1)
         y = z - self._origin
         if self._diagonal:
@@ -156,6 +156,7 @@ class PosteriorMetric(Metric):
         A = quadratic.unflatten(-1, (self.dim, self.dim))
         return log_volume, linear + (A @ y.unsqueeze(-1)).squeeze(-1)
 
+    @at_points
     def cholesky(self, z: torch.Tensor) -> torch.Tensor:
         r"""Lower triangular ``L`` with :math:`L L^\top = G(z)`, ``[B, d, d]``."""
         log_scale, G = self._scaled_tensor(z)
@@ -164,6 +165,7 @@ class PosteriorMetric(Metric):
         L = cholesky_factor(G.unflatten(-1, (self.dim, self.dim)))
         return (0.5 * log_scale).exp().unsqueeze(-1) * L
 
+    @at_points
     def inverse_sqrt(self, z: torch.Tensor) -> torch.Tensor:
         r"""The symmetric positive definite :math:`G(z)^{-1/2}`, ``[B, d, d]``."""
         if not self._diagonal:
@@ -171,6 +173,7 @@ class PosteriorMetric(Metric):
         log_scale, G = self._scaled_tensor(z)
         return torch.diag_embed((-0.5 * log_scale).exp() * G.rsqrt())
 
+    @at_points
     def brownian_drift(self, z: torch.Tensor) -> torch.Tensor:
         r"""Drift :math:`-\tfrac12 g^{jk} \Gamma^i_{jk}` of Brownian motion, ``[B, d]``.
 
@@ -180,15 +183,26 @@ class PosteriorMetric(Metric):
         if not self._diagonal:
             return super().brownian_drift(z)
         log_scale, w, share = self._relative_weights(z)
-        y, G = z - self._origin, w @ self._tensors
-        # ∇ l_k = 2 (quadratic_k y + half_k), as in log_volume_and_grad.
-        quadratic, half = self._grad_weights.split(self.dim, dim=1)
-        dG = w @ (self._tensors * quadratic) * y + w @ (self._tensors * half)  # ½ ∂_l G_ll
+        G, K = w @ self._tensors, len(self.centroids)
+        if self._by_differences:
+            half = self._half_gradients(z)
+
+            def mean(weights, tensors):  # Σ_k weights_k tensors_k ½ ∇ l_k
+                return torch.einsum("bk,ki,bki->bi", weights, tensors, half[:, : len(tensors)])
+        else:
+            y = z - self._origin
+            quadratic, linear = self._grad_weights.split(self.dim, dim=1)
+
+            def mean(weights, tensors):
+                n = len(tensors)
+                return weights @ (tensors * quadratic[:n]) * y + weights @ (tensors * linear[:n])
+
+        one = torch.ones_like(self._tensors)
+        dG = mean(w, self._tensors)  # ½ ∂_l G_ll
         a = w * (G.reciprocal() @ self._tensors.mT)
-        gradient = a @ quadratic * y + a @ half
+        gradient = mean(a, one)
         if share is not None:
-            K = len(self.centroids)
-            common = (2 / self.dim - 1) * (share @ quadratic[:K] * y + share @ half[:K])
+            common = (2 / self.dim - 1) * mean(share, one[:K])
             dG = dG + common * (w[:, :K] @ self._tensors[:K])
             gradient = gradient + common * a[:, :K].sum(-1, keepdim=True)
         return -(-log_scale).exp() / G * (dG / G - 0.5 * gradient)
@@ -213,20 +227,20 @@ class PosteriorMetric(Metric):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """A log scale ``[B or 1, 1]``, all weights relative to it ``[B, K (+ 1)]``, and if volumes
         add the shares ``[B, K]`` of the centroids in the volume."""
-        if z.dim() != 2 or z.shape[1] != self.dim:
-            raise ValueError(f"z must have shape [B, {self.dim}], got {list(z.shape)}.")
-        if z.dtype != self.centroids.dtype:
-            raise TypeError(
-                f"z is {z.dtype} but the metric is {self.centroids.dtype}: convert one of them."
-            )
-        # The quadratic form is expanded to be a matrix product.
-        y = (z - self._origin).to(self._log2_weights.dtype)
-        squares = y * y if self._diagonal else torch.einsum("bi,bj->bij", y, y).flatten(1)
-        features = torch.cat([squares, y, torch.ones_like(y[:, :1])], -1)
-        log2_w = features @ self._log2_weights
+        self._check_points(z)
+        if self._by_differences:
+            log2_w = self._log_weights_by_differences(z) / math.log(2)
+        else:
+            # The quadratic form is expanded to be a matrix product.
+            y = (z - self._origin).to(self._log2_weights.dtype)
+            squares = y * y if self._diagonal else torch.einsum("bi,bj->bij", y, y).flatten(1)
+            features = torch.cat([squares, y, torch.ones_like(y[:, :1])], -1)
+            log2_w = features @ self._log2_weights
         # Arithmetic is many times slower on subnormal numbers, and weights this small are far below
         # rounding in the sum. Powers of 2 are three times faster than powers of e.
         floor = -100.0 if z.dtype == torch.float32 else -430.0
+        if self._by_differences:  # the precisions that multiply them are as large as they are small
+            floor = -math.inf
         share = None
         if self._additive:
             # w = v / S · S^(2/d), with v the volumes of the centroids and S their sum. The matrix
@@ -271,7 +285,7 @@ class PosteriorMetric(Metric):
         tensors = P.flatten(1)
         # The exponents are those of the weights, or of the volumes: w^(d/2).
         self._additive = bool(self.additive_volume)
-        power = self.dim / 2 if self._additive else 1.0
+        self._power = power = self.dim / 2 if self._additive else 1.0
         rho2 = rho2 / power
         quadratic, linear, bias = -tensors / rho2, 2 * Pc / rho2, -(c * Pc).sum(-1) / rho2
         if self.regularization > 0:
@@ -289,38 +303,36 @@ class PosteriorMetric(Metric):
         # scale has to be taken out, and the terms that cancel in the expanded form, as large as the
         # constant one, bound the error at every point: if they are small float32 will do.
         self._regularization_bounds = bool(self.regularization >= 1e-4 and self.decay == 0)
-        if self._regularization_bounds and float(bias.min()) > -100.0 * power:
+        largest = -float(bias.min())
+        # Where they are so large that only differences z - c are accurate, memory is O(B K d).
+        self._by_differences = largest > MAX_EXPANDED
+        if self._regularization_bounds and largest < 100.0 * power:
             exact = dtype
         log_weights = torch.cat([quadratic, linear, bias.unsqueeze(-1)], -1)
         self._log2_weights = (log_weights.mT / math.log(2)).contiguous().to(exact)
         self._grad_weights = torch.cat([quadratic, 0.5 * linear], -1).to(dtype)
 
-    def _apply(self, fn, *args, **kwargs):  # every .to(), .cuda(), .double() goes through here
-        super()._apply(fn, *args, **kwargs)
-        self._prepare()
-        return self
+    def _half_gradients(self, z: torch.Tensor) -> torch.Tensor:
+        """Half the gradients of the log weights, or of the log volumes, ``[B, K (+ 1), d]``."""
+        y, P = self.centroids - z.unsqueeze(1), self.precisions
+        half = P * y if self._diagonal else torch.einsum("kij,bkj->bki", P, y)
+        half = half * (self._power / self.temperature**2)
+        if self.regularization > 0:
+            half = torch.cat([half, -(self.decay * z).unsqueeze(1)], 1)
+        return half
 
-    def _load_from_state_dict(self, *args, **kwargs):
-        super()._load_from_state_dict(*args, **kwargs)
-        self._prepare()
+    def _log_weights_by_differences(self, z: torch.Tensor) -> torch.Tensor:
+        half = self._half_gradients(z)[:, : len(self.centroids)]
+        log_w = -((self.centroids - z.unsqueeze(1)) * half).sum(-1)
+        if self.regularization > 0:
+            decay = self.decay * z.square().sum(-1, keepdim=True)
+            log_w = torch.cat([log_w, self.regularization.log() - decay], 1)
+        return log_w
 
 
-def _check_tensors(centroids: torch.Tensor, precisions: torch.Tensor) -> None:
-    for name, value in (("centroids", centroids), ("precisions", precisions)):
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
-        if value.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"{name} must be float32 or float64, got {value.dtype}.")
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{name} contain NaN or infinity: check the encoder that made them.")
-    if centroids.dtype != precisions.dtype:
-        raise TypeError(
-            f"centroids are {centroids.dtype} and precisions {precisions.dtype}: use one dtype."
-        )
-    if centroids.dim() != 2 or 0 in centroids.shape:
-        raise ValueError(
-            f"centroids must have shape [K, d] with K, d >= 1, got {list(centroids.shape)}."
-        )
+def _check(centroids: torch.Tensor, precisions: torch.Tensor) -> None:
+    check_tensors(centroids=centroids, precisions=precisions)
+    check_centroids(centroids)
     K, d = centroids.shape
     if precisions.shape not in ((K, d), (K, d, d)):
         raise ValueError(
@@ -333,12 +345,5 @@ def _check_tensors(centroids: torch.Tensor, precisions: torch.Tensor) -> None:
                 "Diagonal precisions must be positive, the smallest is "
                 f"{precisions.min().item():.3g}: they are inverse variances."
             )
-        return
-    scale = precisions.abs().amax()
-    if not torch.allclose(precisions, precisions.mT, rtol=0.0, atol=1e-5 * float(scale)):
-        raise ValueError("Full precisions must be symmetric: pass (P + P.mT) / 2.")
-    info = torch.linalg.cholesky_ex(precisions).info
-    if bool((info > 0).any()):
-        raise ValueError(
-            f"Full precisions must be positive definite; number {int(info.nonzero()[0, 0])} is not."
-        )
+    else:
+        check_definite("precisions", precisions)

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from ._guard import guard
 from .curves import (
     Curve,
     check_ends,
@@ -11,11 +12,12 @@ from .curves import (
     gauss_points,
     is_even,
     is_point,
+    is_resolved,
     relax,
     straight_line,
     velocities,
 )
-from .derivatives import Immersion, evaluation_mode
+from .derivatives import Immersion
 from .metric import Metric
 from .pullback import as_metric
 
@@ -28,7 +30,7 @@ def potential_path(
     immersion_or_metric: Immersion | Metric,
     x: torch.Tensor,
     y: torch.Tensor,
-    nodes: int = 32,
+    steps: int = 32,
     iterations: int = 200,
     tolerance: float = 1e-2,
 ) -> Curve:
@@ -45,9 +47,9 @@ def potential_path(
     .. math:: 2 \log L_V + 10 \sum_q \bigl(|\gamma'(t_q)| / \overline{|\gamma'|} - 1\bigr)^2.
 
     Args:
-        immersion_or_metric, x, y, nodes, iterations, tolerance: as for
+        immersion_or_metric, x, y, steps, iterations, tolerance: as for
             :func:`~.geodesics.geodesic`. Structures of V narrower than a step cannot be seen:
-            raise ``nodes``.
+            raise ``steps``.
 
     Returns:
         Curves at constant Euclidean speed. ``length`` is :math:`L_V` in units of the largest V on
@@ -66,7 +68,7 @@ def potential_path(
         (the potential).
     """
     metric = as_metric(immersion_or_metric)
-    check_ends(x, y, nodes, iterations, tolerance)
+    x, y = check_ends(x, y, steps, iterations, tolerance)
     tiny = torch.finfo(x.dtype).tiny  # keeps a curve of length 0 finite
 
     def log_potential(z):
@@ -84,22 +86,25 @@ def potential_path(
         relative = speed(c) / speed(c).mean(-1, keepdim=True)
         return 2 * log_length(c) + EVENNESS * (relative - 1).square().sum(-1)
 
-    with torch.no_grad(), evaluation_mode(metric):
-        line = straight_line(x, y, nodes)
+    with guard(metric, x), torch.no_grad():
+        line = straight_line(x, y, steps)
         unit = log_potential(line).amax(1)
         # The Hessian for constant V: 2 / |y - x|² across the line, and that of evenness along it.
         across = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         chord = (y - x).detach().unsqueeze(-1)
         square = chord.mT @ chord
         square = torch.where(square > 0, square, 1.0)
-        curvature = 2 * (across + EVENNESS * nodes * chord @ chord.mT / square) / square
-        curvature = curvature.unsqueeze(1).expand(-1, nodes // 2, -1, -1)
+        curvature = 2 * (across + EVENNESS * steps * chord @ chord.mT / square) / square
+        curvature = curvature.unsqueeze(1).expand(-1, steps // 2, -1, -1)
         c, stationary = relax(log_energy, line, curvature, iterations, tolerance)
 
-        # The length is taken on the smooth curve, at points that the search did not see.
-        spline = Curve(c, unit, unit, stationary)
-        refined = spline(torch.linspace(0, 1, 4 * nodes + 1, dtype=x.dtype, device=x.device))
-        seen, length = ((log_length(c) - unit).exp() for c in (c, refined))
-        resolved = is_point(line) | is_even(speed(c)) & ((seen - length).abs() <= 0.1 * length)
+        # The length is taken on the smooth curve, in units of the largest V on the line.
+        def length_on(c):
+            return (log_length(c) - unit).exp()
+
+        seen, resolved = length_on(c), is_even(speed(c))
+        kept, length = is_resolved(length_on, c, seen, refinement=4)
         length = torch.where(is_point(line), 0.0, length)
-    return finished_curve(c, length, 0.5 * length.square(), stationary, resolved, iterations)
+    return finished_curve(
+        line, c, length, 0.5 * length.square(), stationary, resolved & kept, iterations
+    )

@@ -5,13 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ._checks import value_of
+from ._formulas import Pure
+from ._guard import owner_of
 from .derivatives import (
     Immersion,
+    directional_derivative,
     jacobian,
     second_derivatives,
     second_directional_derivative,
 )
-from .metric import DegenerateMetricError, Metric
+from .metric import DegenerateMetricError, Metric, at_points
 
 
 class PullbackMetric(Metric):
@@ -24,8 +28,9 @@ class PullbackMetric(Metric):
     is not.
 
     Args:
-        immersion: map ``[B, d] -> [B, *out]``, differentiated in evaluation mode. A module becomes
-            a submodule of the metric.
+        immersion: map ``[B, d] -> [B, *out]``: a module, such as a decoder of pythae, a bound
+            method of one, or a pure function. A module becomes a submodule of the metric, and is
+            differentiated in evaluation mode.
 
     References:
         G. Arvanitidis, L. K. Hansen, S. Hauberg, Latent space oddity: on the curvature of deep
@@ -45,20 +50,46 @@ class PullbackMetric(Metric):
                 "The immersion must be a module or a function [B, d] -> [B, ...], "
                 f"got a {type(immersion).__name__}."
             )
-        self.immersion = immersion
+        self.immersion = as_map(immersion)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         J = self.jacobian(z)
         return J.mT @ J
 
+    @at_points
     def jacobian(self, z: torch.Tensor) -> torch.Tensor:
         """The Jacobian of the flattened immersion, ``[B, D, d]``."""
         return jacobian(self.immersion, z).flatten(1, -2)
 
+    @at_points
+    def image(self, z: torch.Tensor) -> torch.Tensor:
+        """The points ``f(z)``, flattened: ``[B, d] -> [B, D]``."""
+        with Pure():
+            return value_of(self.immersion(z), len(z)).reshape(len(z), -1)
+
+    @at_points
+    def inner(self, z: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        r"""Inner product :math:`\langle J u, J v \rangle`: two forward products, never ``G``."""
+        Ju, Jv = (directional_derivative(self.immersion, z, w)[1].flatten(1) for w in (u, v))
+        return (Ju * Jv).sum(-1)
+
+    @at_points
+    def norm(self, z: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        r"""Norm :math:`|J u|` of tangent vectors ``[B, d]`` at ``z``: ``[B]``."""
+        return directional_derivative(self.immersion, z, u)[1].flatten(1).norm(dim=-1)
+
+    @at_points
     def cholesky(self, z: torch.Tensor) -> torch.Tensor:
         r"""Lower triangular ``L`` with :math:`L L^\top = G(z)`, from the QR decomposition of J."""
         return orthonormal_frame(self.jacobian(z))[1].mT
 
+    @at_points
+    def inverse_sqrt(self, z: torch.Tensor) -> torch.Tensor:
+        r"""The symmetric positive definite :math:`G(z)^{-1/2}`, from the singular values of J."""
+        _, S, Vh = torch.linalg.svd(orthonormal_frame(self.jacobian(z))[1])
+        return Vh.mT / S.unsqueeze(-2) @ Vh
+
+    @at_points
     def christoffel(self, z: torch.Tensor) -> torch.Tensor:
         r""":math:`\Gamma^i_{jk} = g^{il} \langle J_l, H_{jk} \rangle`: no derivative of G."""
         J, H = second_derivatives(self.immersion, z)
@@ -69,12 +100,14 @@ class PullbackMetric(Metric):
         order[i, j] = order[j, i] = torch.arange(len(i), device=z.device)
         return gamma[..., order]
 
+    @at_points
     def geodesic_acceleration(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         r""":math:`-J^+ d^2f(v, v)`: one second directional derivative, never the full symbol."""
         J = self.jacobian(z)
         d2f = second_directional_derivative(self.immersion, z, v)[2].flatten(1)
         return -self._tangential(J, d2f.unsqueeze(-1)).squeeze(-1)
 
+    @at_points
     def brownian_drift(self, z: torch.Tensor) -> torch.Tensor:
         r""":math:`-\tfrac12 J^+ \sum_a d^2f(e_a, e_a)` over an orthonormal frame :math:`e_a`."""
         Q, R = orthonormal_frame(self.jacobian(z))
@@ -114,7 +147,7 @@ class StochasticPullbackMetric(PullbackMetric):
 
     def __init__(self, immersion: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]):
         super().__init__(immersion)
-        self.immersion = Concatenation(immersion)
+        self.immersion = Concatenation(self.immersion)
 
 
 class Concatenation(nn.Module):
@@ -133,6 +166,22 @@ class Concatenation(nn.Module):
                 "PullbackMetric."
             )
         return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+class BoundMethod(nn.Module):
+    """A method of a module as a module, so that the module can be moved, trained and found."""
+
+    def __init__(self, method: Callable):
+        super().__init__()
+        self.owner, self.name = method.__self__, method.__name__
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return getattr(self.owner, self.name)(z)
+
+
+def as_map(f: Immersion) -> Immersion:
+    """A map as it is; a bound method of a module as a module."""
+    return f if isinstance(f, nn.Module) or owner_of(f) is None else BoundMethod(f)
 
 
 def as_metric(immersion_or_metric: Immersion | Metric) -> Metric:

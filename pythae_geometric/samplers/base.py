@@ -1,32 +1,42 @@
 """What the samplers of this package share: decoding, images, files and the Hub."""
 
+import contextlib
 import os
-import tempfile
+import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from pythae.models import BaseAE
 from pythae.samplers import BaseSampler, BaseSamplerConfig
-from tqdm.auto import tqdm
 
 from .. import hub
-from .._extras import require
-from .._files import ensure_writable, load_tensors, written_beside
+from .._checks import check_count
+from .._files import ensure_writable, load_tensors, read_together, saved_together, written_beside
+from .._inputs import as_model, like
+from ..config import built_config, parse_config
+from ..geometry import evaluation_mode
 from ..geometry._warnings import warn
+from .fingerprint import fingerprint
+from .posteriors import decode
+from .progress import progress_bar
+
+CONFIG, STATE, CHECKSUMS = "sampler_config.json", "sampler.pt", "sampler_checksums.json"
+# The key of the state under which a file keeps the fingerprint of the model.
+FINGERPRINT = "fingerprint"
 
 
-class LatentSampler(BaseSampler):
+class LatentSampler(hub.Shareable, BaseSampler):
     """A sampler that draws points of a latent space and decodes them.
 
-    A subclass names its ``config_class`` and defines ``fit``, ``_draw`` (points), ``_state`` (the
-    tensors that ``fit`` made) and ``_set_state``.
+    The model is used in evaluation mode, and left in the mode that it had. A subclass names its
+    ``config_class`` and defines ``fit``, ``_draw``, ``_state`` and ``_set_state``.
     """
 
     config_class: ClassVar[type[BaseSamplerConfig]]
 
     def __init__(self, model: BaseAE, sampler_config: BaseSamplerConfig | None = None):
-        if not isinstance(model, BaseAE):
-            raise TypeError(f"model must be a pythae model, got {type(model).__name__}.")
+        model = as_model(model)
         if sampler_config is None:
             sampler_config = self.config_class()
         if not isinstance(sampler_config, self.config_class):
@@ -34,8 +44,9 @@ class LatentSampler(BaseSampler):
                 f"{type(self).__name__} takes a {self.config_class.__name__}, got "
                 f"{type(sampler_config).__name__}."
             )
-        super().__init__(model=model, sampler_config=sampler_config)
-        self.dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        with evaluation_mode(model):  # where pythae would leave it
+            super().__init__(model=model, sampler_config=sampler_config)
+        self.dtype = like(model).dtype
         self._restart()
 
     def _restart(self) -> None:
@@ -45,14 +56,33 @@ class LatentSampler(BaseSampler):
         if seed is not None:
             self._generator = torch.Generator(self.device).manual_seed(seed)
 
+    @contextlib.contextmanager
+    def _isolated(self) -> Iterator[None]:
+        """The state of torch in which samplers fit and draw, whatever the caller's is."""
+        with (
+            evaluation_mode(self.model),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(self.device, enabled=False),
+        ):
+            yield
+
+    def _finish_fit(self) -> None:
+        """To be called when ``fit``, or loading, is complete."""
+        self._fingerprint = fingerprint(self.model)
+        self.is_fitted = True
+        self._restart()
+
     def _draw(self, num_samples: int) -> torch.Tensor:
         """Points ``[num_samples, d]`` that the decoder takes."""
         raise NotImplementedError
 
     def _state(self) -> dict[str, torch.Tensor]:
+        """The tensors that ``fit`` made."""
         raise NotImplementedError
 
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take the tensors of a file; a ValueError says what is wrong with them ("it has ...")."""
         raise NotImplementedError
 
     def _report(self) -> str | None:
@@ -77,7 +107,8 @@ class LatentSampler(BaseSampler):
             RuntimeError: if the sampler is not fitted.
             ValueError: if a number is out of range.
         """
-        z = torch.cat(list(self._batches(num_samples, batch_size)))
+        with self._isolated():
+            z = torch.cat(list(self._batches(num_samples, batch_size)))
         self._warn()
         return z
 
@@ -95,7 +126,8 @@ class LatentSampler(BaseSampler):
             num_samples: how many, 0 or more.
             batch_size: how many at a time, 1 or more.
             output_dir: folder, created if need be, for images ``00000000.png`` and on, of values
-                cut off at 0 and 1. None: no images are saved.
+                cut off at 0 and 1. None: no images are saved. Images of an earlier run are
+                replaced, if it was not longer.
             return_gen: whether to return the data.
             save_sampler_config: whether to save the sampler (:meth:`save`) in ``output_dir``.
 
@@ -105,38 +137,34 @@ class LatentSampler(BaseSampler):
         Raises:
             RuntimeError: if the sampler is not fitted.
             ValueError: if a number is out of range, if images are wanted of data that are none, if
-                ``save_sampler_config`` comes without ``output_dir``, or if the decoder gives NaN.
+                ``output_dir`` holds those of a longer run, if ``save_sampler_config`` comes without
+                ``output_dir``, or if the decoder gives NaN.
             OSError: if ``output_dir`` cannot be written.
         """
         if save_sampler_config and output_dir is None:
             raise ValueError("save_sampler_config=True needs output_dir, the folder to save in.")
-        batches = self._batches(num_samples, batch_size)
-        shape = self._decode(torch.zeros(1, self.model.latent_dim)).shape[1:]
-        if output_dir is not None:
-            if len(shape) != 3 or shape[0] not in (1, 3, 4):
-                raise ValueError(
-                    "output_dir saves images, of shape [1, 3 or 4 channels, height, width], but "
-                    f"the model decodes to {list(shape)}: leave it out and use the returned tensor."
-                )
-            ensure_writable(output_dir, "output_dir")
-
         generated, done = [], 0
-        for z in batches:
-            x = self._decode(z)
+        with self._isolated():
+            batches = self._batches(num_samples, batch_size)
+            # The decoder is tried before long chains are run.
+            shape = self._decode(torch.zeros(1, self.model.latent_dim)).shape[1:]
             if output_dir is not None:
-                for image in x:
-                    with written_beside(os.path.join(output_dir, f"{done:08d}.png")) as path:
-                        # pythae's save_img wraps what is out of range round: black to white.
-                        self.save_img(image.clamp(0, 1), *os.path.split(path))
-                    done += 1
-            if return_gen:
-                generated.append(x)
+                _check_images(shape, output_dir, num_samples)
+            for z in batches:
+                x = self._decode(z)
+                if output_dir is not None:
+                    for image in x:
+                        with written_beside(os.path.join(output_dir, f"{done:08d}.png")) as path:
+                            # pythae's save_img wraps what is out of range round: black to white.
+                            self.save_img(image.clamp(0, 1), *os.path.split(path))
+                        done += 1
+                if return_gen:
+                    generated.append(x)
+            x = torch.cat(generated) if return_gen else None
         if save_sampler_config:
             self.save(output_dir)
         self._warn()
-        if return_gen:
-            return torch.cat(generated)
-        return None
+        return x
 
     def save(self, dir_path: str | os.PathLike) -> None:
         """Save the config (``sampler_config.json``) and the fitted sampler (``sampler.pt``).
@@ -146,10 +174,10 @@ class LatentSampler(BaseSampler):
             OSError: if the folder cannot be written.
         """
         self._check_fitted()
-        ensure_writable(dir_path, "dir_path")
-        with written_beside(os.path.join(dir_path, "sampler.pt")) as path:
-            torch.save({name: v.cpu() for name, v in self._state().items()}, path)
-        self.sampler_config.save_json(dir_path, "sampler_config")
+        state = {**self._state(), FINGERPRINT: self._fingerprint}
+        with saved_together(dir_path, "sampler") as folder:
+            self.sampler_config.save_json(folder, "sampler_config")
+            torch.save({name: v.cpu() for name, v in state.items()}, os.path.join(folder, STATE))
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike, model: BaseAE) -> "LatentSampler":
@@ -162,35 +190,55 @@ class LatentSampler(BaseSampler):
         Raises:
             FileNotFoundError: if the config or the fitted sampler is missing.
             ValueError: if one is damaged, or was fitted to a model of another latent dimension.
+
+        Warns:
+            UserWarning: if it was fitted to a model of other weights.
         """
-        config = cls.config_class.from_json_file(os.path.join(dir_path, "sampler_config.json"))
-        path = os.path.join(dir_path, "sampler.pt")
-        state = load_tensors(path)
+        files = read_together(dir_path, "sampler", (CONFIG, STATE))
+        path = os.path.join(dir_path, STATE)
+        config = cls._config_of(files.get(CONFIG), os.path.join(dir_path, CONFIG))
+        state = load_tensors(files.get(STATE), path)
+        saved = state.pop(FINGERPRINT, None)  # version 0.1.0 saved none
         sampler = cls(model, config)
         try:
             sampler._set_state(state)
-        except (TypeError, ValueError, KeyError, IndexError) as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{path!r} does not fit a {cls.__name__}: {error}") from error
+        if saved is not None:
+            if saved.tolist() != sampler._fingerprint.tolist():
+                warn(
+                    f"The sampler in {os.fspath(dir_path)!r} was fitted to a model of other "
+                    f"weights than this {model.model_name}: what it draws will not decode to "
+                    "samples like the data. Load the model that it was fitted to, or fit it again."
+                )
+            sampler._fingerprint = saved
         return sampler
 
-    def push_to_hf_hub(self, hf_hub_path: str) -> None:
-        """Save the sampler together with its model in the repo ``"namespace/name"`` of the
-        Hugging Face Hub, which is created where it does not exist.
+    @classmethod
+    def _config_of(cls, content: bytes | None, path: str) -> BaseSamplerConfig:
+        fields = parse_config(content, path)
+        if fields["name"] != cls.config_class.__name__:
+            raise ValueError(
+                f"{path!r} holds a {fields['name']}, not a {cls.config_class.__name__}: load it "
+                "with the class that wrote it."
+            )
+        return built_config(cls.config_class, fields, path)
 
-        Raises:
-            ImportError: if huggingface_hub is not installed.
-            RuntimeError: if the sampler is not fitted.
-        """
-        require("huggingface_hub", "hub")
-        title = f"{self.model.model_name} with {type(self).__name__}"
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(folder)
-            self.model.save(folder)
-            hub.push_folder(folder, hf_hub_path, title, self._card_code)
+    def _save_for_hub(self, folder: str) -> None:
+        self.save(folder)
+        self.model.save(folder)
+
+    def _card(self):
+        return f"{self.model.model_name} with {type(self).__name__}", self._card_code
 
     @classmethod
     def load_from_hf_hub(
-        cls, hf_hub_path: str, model: BaseAE | None = None, allow_pickle: bool = False
+        cls,
+        hf_hub_path: str,
+        model: BaseAE | None = None,
+        allow_pickle: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
     ) -> "LatentSampler":
         """Load a sampler that :meth:`push_to_hf_hub` saved.
 
@@ -199,18 +247,21 @@ class LatentSampler(BaseSampler):
             model: the model to sample from; None: the one in the same repo.
             allow_pickle: also load networks of the model that are stored as pickles. Unpickling
                 can run any code: allow it only for authors you trust.
+            revision: a branch, tag or commit; None: the latest.
+            token: of the Hub; None: that of ``hf auth login``.
 
         Raises:
             ImportError: if huggingface_hub is not installed.
-            ValueError: if the model's networks are pickled and ``allow_pickle`` is False.
+            ValueError: if the model's networks are pickled and ``allow_pickle`` is False; if a file
+                is damaged.
+
+        Warns:
+            UserWarning: if it was fitted to a model of other weights.
         """
         if model is None:
-            from pythae.models import AutoModel
-
             loader = f"{cls.__name__}.load_from_hf_hub"
-            folder = hub.pull_model_folder(hf_hub_path, allow_pickle, loader)
-            model = AutoModel.load_from_folder(folder)
-        folder = hub.pull_folder(hf_hub_path, ["sampler_config.json", "sampler.pt"])
+            model = hub.pull_model(hf_hub_path, allow_pickle, loader, revision, token)
+        folder = hub.pull_folder(hf_hub_path, [CONFIG, STATE, CHECKSUMS], revision, token)
         return cls.load(folder, model)
 
     def _card_code(self, repo_id: str) -> str:
@@ -229,32 +280,27 @@ class LatentSampler(BaseSampler):
                 "fitted one."
             )
 
-    def _batches(self, num_samples: int, batch_size: int):
+    def _batches(self, num_samples: int, batch_size: int) -> Iterator[torch.Tensor]:
         """Check now; then yield batches of points as they are asked for (one empty batch for 0)."""
-        for name, value, least in (("num_samples", num_samples, 0), ("batch_size", batch_size, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"{name} must be a whole number of at least {least}, got {value!r}."
-                )
+        num_samples = check_count("num_samples", num_samples, 0)
+        batch_size = check_count("batch_size", batch_size, 1)
         self._check_fitted()
-        self.model.eval()
         return self._drawn(num_samples, batch_size)
 
-    def _drawn(self, num_samples: int, batch_size: int):
+    def _drawn(self, num_samples: int, batch_size: int) -> Iterator[torch.Tensor]:
         if num_samples == 0:
             yield torch.empty(0, self.model.latent_dim, device=self.device, dtype=self.dtype)
-        with tqdm(total=num_samples, desc="Sampling", disable=None, leave=False) as bar:
+        with progress_bar("Sampling", num_samples) as bar:
             for start in range(0, num_samples, batch_size):
                 size = min(batch_size, num_samples - start)
                 yield self._draw(size)
                 bar.update(size)
 
-    @torch.no_grad()
     def _decode(self, z: torch.Tensor) -> torch.Tensor:
         z = z.to(self.device, self.dtype)
         if len(z) == 0:  # not every network takes an empty batch
             return self._decode(z.new_zeros(1, z.shape[1]))[:0]
-        x = self.model.decoder(z)["reconstruction"].detach()
+        x = decode(self.model, z)
         bad = ~torch.isfinite(x).flatten(1).all(1)
         if bool(bad.any()):
             raise ValueError(
@@ -263,3 +309,21 @@ class LatentSampler(BaseSampler):
                 "diverged. Train it again, with a smaller learning rate."
             )
         return x
+
+
+def _check_images(shape: torch.Size, output_dir: str | os.PathLike, num_samples: int) -> None:
+    """Raise unless data of this shape are images, and the folder is free to hold these."""
+    if len(shape) != 3 or shape[0] not in (1, 3, 4):
+        raise ValueError(
+            "output_dir saves images, of shape [1, 3 or 4 channels, height, width], but the "
+            f"model decodes to {list(shape)}: leave it out and use the returned tensor."
+        )
+    ensure_writable(output_dir, "output_dir")
+    names = filter(re.compile(r"\d{8}\.png").fullmatch, os.listdir(output_dir))
+    older = sorted(name for name in names if int(name[:8]) >= num_samples)
+    if older:
+        raise ValueError(
+            f"output_dir {os.fspath(output_dir)!r} holds {len(older)} images from "
+            f"{older[0]} on, of a longer run, which would pass for samples of this one: choose "
+            "an empty folder, or delete them."
+        )

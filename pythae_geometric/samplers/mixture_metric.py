@@ -8,10 +8,10 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from ..geometry import MixtureMetric
 from ..geometry.mixture_metric import features, log_density_coefficients
+from .progress import progress_bar
 
 # More codes than this, chosen at random, change the fit little and cost time.
 MAX_CODES = 50_000
@@ -67,7 +67,8 @@ def fit_mixture_metric(
         seed: of the choice of held-out codes and of k-means.
 
     Raises:
-        ValueError: if there are fewer than two codes for each centroid, or all codes coincide.
+        ValueError: if there are fewer than two codes for each centroid, all codes coincide, or
+            their variances are too small or too large for floating-point numbers.
     """
     if num_centroids is not None and 2 * num_centroids > len(codes):
         raise ValueError(
@@ -81,7 +82,7 @@ def fit_mixture_metric(
     y = (codes.double() - mean) / scale  # moments of tight clusters cancel in float32
     y, codes, held_out = y[held_out:], codes[held_out:], y[:held_out]
 
-    with tqdm(desc="Fitting", disable=None, leave=False) as bar:
+    with progress_bar("Fitting") as bar:
 
         def fit(K, member):
             bar.update()
@@ -99,7 +100,15 @@ def fit_mixture_metric(
     units = (1.0 if width is None else width) * scale
     S = units * units.unsqueeze(-1) * mixture.covariances
     made = mixture.log_weights.exp(), mean + scale * mixture.centroids, S
-    return MixtureMetric(*(tensor.to(codes.dtype) for tensor in made))
+    weights, centroids, S = (tensor.to(codes.dtype) for tensor in made)
+    variances, numbers = S.diagonal(dim1=-2, dim2=-1), torch.finfo(S.dtype)
+    if not bool(((variances > numbers.tiny) & (variances < numbers.max)).all()):
+        raise ValueError(
+            f"{S.dtype} does not hold the variances of the codes, with widths times "
+            f"{1 if width is None else width:.3g}: choose a temperature nearer to 1, or rescale "
+            "the data."
+        )
+    return MixtureMetric(weights, centroids, S)
 
 
 def _units(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +126,7 @@ def _units(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, torch.where(constant, 1e-3 * scale.max(), scale)
 
 
-def _chosen(held_out: torch.Tensor, fit, number: int) -> Mixture:
+def _chosen(held_out: torch.Tensor, fit, num_codes: int) -> Mixture:
     """The number of components doubles as long as held-out codes become more likely, to 64 in any
     case. Of the numbers tried it is the smallest within a standard error of the best."""
     K, tried = 1, [fit(1)]
@@ -125,7 +134,7 @@ def _chosen(held_out: torch.Tensor, fit, number: int) -> Mixture:
         return tried[0]
     likelihoods = [_log_likelihood(held_out, tried[0])]
     # Components of fewer codes than twice the dimension, or than ten, have no shape of their own.
-    most = number // max(10, 2 * held_out.shape[1])
+    most = num_codes // max(10, 2 * held_out.shape[1])
     while (K := 2 * K) <= most:
         tried.append(fit(K))
         likelihoods.append(_log_likelihood(held_out, tried[-1]))
@@ -166,9 +175,9 @@ def _fit(y: torch.Tensor, codes: torch.Tensor, K: int, seed: int) -> Mixture:
     return mixture
 
 
-def _maximise(moments: torch.Tensor, number: int) -> Mixture:
+def _maximise(moments: torch.Tensor, num_codes: int) -> Mixture:
     """The mixture from the moments of its components: sums of shares times ``features``."""
-    moments = moments[moments[:, -1] >= min(LEAST_CODES, number / 2)]
+    moments = moments[moments[:, -1] >= min(LEAST_CODES, num_codes / 2)]
     second, first, count = moments.tensor_split([-_dim(moments) - 1, -1], -1)
     d = first.shape[1]
     c = first / count
@@ -181,7 +190,7 @@ def _maximise(moments: torch.Tensor, number: int) -> Mixture:
     # The pooled covariance itself leans towards its diagonal where there are few codes. Only its
     # shape is shared: its scale is that of the component, in the mean over directions.
     pooled = S.sum(0)
-    pooled = _lifted((pooled + d * torch.diag(pooled.diagonal() / number)) / (number + d))
+    pooled = _lifted((pooled + d * torch.diag(pooled.diagonal() / num_codes)) / (num_codes + d))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(pooled))
     count = count.unsqueeze(-1)
     scale = (S * inverse).sum((1, 2)).reshape(count.shape).clamp(min=0) / (d * count)

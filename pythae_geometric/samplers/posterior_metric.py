@@ -41,7 +41,8 @@ def posterior_metric(
 
     Raises:
         ValueError: if there are fewer means than centroids, if the variances have collapsed or
-            exploded, or if the paper's temperature is not defined or 0.
+            exploded, if the paper's temperature is not defined or 0, or if the temperature is too
+            small or too large for floating-point numbers.
     """
     if num_centroids is None:
         num_centroids = min(NUM_CENTROIDS, len(means))
@@ -54,6 +55,12 @@ def posterior_metric(
     centroids, log_var = means[chosen], log_vars[chosen]
     if temperature is None:
         temperature = _paper_temperature(centroids)
+    numbers = torch.finfo(centroids.dtype)
+    if not numbers.tiny < temperature**2 < numbers.max:
+        raise ValueError(
+            f"temperature is {temperature:.3g}, and {centroids.dtype} does not hold its square: "
+            "choose one on the scale of the distances between codes."
+        )
     if float(log_var.abs().max()) > MAX_LOG_VARIANCE:
         raise ValueError(
             "The posterior variances of the model have collapsed or exploded (log variances from "
@@ -81,13 +88,15 @@ def _paper_temperature(centroids: torch.Tensor) -> float:
     if len(centroids) == 1:
         raise ValueError(
             "With a single centroid the paper's temperature (a distance between centroids) is not "
-            "defined: set temperature, or raise num_centroids."
+            "defined: pass more data, or in a MetricUniformHMCSamplerConfig set temperature or "
+            "raise num_centroids."
         )
     temperature = largest_nearest_distance(centroids)
     if temperature == 0:
         raise ValueError(
             "Every centroid coincides with another one, so the paper's temperature is 0: the model "
-            "encodes different data to the same point, or the data are duplicates. Set "
-            "temperature, lower num_centroids, or remove the duplicates."
+            "encodes different data to the same point, or the data are duplicates. Remove the "
+            "duplicates, or in a MetricUniformHMCSamplerConfig set temperature or lower "
+            "num_centroids."
         )
     return temperature

@@ -1,25 +1,26 @@
-"""The posteriors of a trained variational autoencoder on a data set."""
+"""The codes and posteriors of data, and the data of codes, by the networks of a trained model."""
 
-import numpy as np
+import math
+from collections.abc import Mapping
+
 import torch
-from pythae.data.datasets import collate_dataset_output
-from pythae.models import SVAE, VAE_IAF, BaseAE, PoincareVAE, VAE_LinNF
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from pythae.models import BaseAE
+
+from .._checks import check_count
+from .._inputs import batches, like
+from ..geometry import evaluation_mode
+from ..models.checks import check_data
+from .progress import progress_bar
 
 
-def encode(
-    model: BaseAE, data, batch_size: int, device: str, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(model: BaseAE, data, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior means and log variances of a data set, read and encoded batch by batch.
 
     Args:
-        model: a pythae model whose encoder returns ``embedding`` and ``log_covariance``, in
+        model: a pythae model whose encoder returns ``embedding`` and ``log_covariance``; used in
             evaluation mode.
-        data: array or tensor ``[N, *input_dim]``, or a ``Dataset`` that returns ``data``.
-        batch_size: how many are encoded at a time.
-        device: where the model is.
-        dtype: of the model.
+        data: array, tensor, list, data frame, data set or ``DataLoader`` of ``[N, *input_dim]``.
+        batch_size: how many are encoded at a time, 1 or more.
 
     Returns:
         Means and log variances, both ``[N, d]`` on the CPU.
@@ -29,117 +30,88 @@ def encode(
         ValueError: if the data are empty, of a wrong shape or not finite, or the posteriors are
             not.
     """
-    means, log_vars = _encode(model, data, batch_size, device, dtype, _posterior)
+    means, log_vars = _encode(model, data, batch_size, _posterior)
     return means, log_vars
 
 
-def embed(model: BaseAE, data, batch_size: int, device: str, dtype: torch.dtype) -> torch.Tensor:
-    """Codes ``[N, d]`` of a data set; as :func:`encode`, of any encoder with an ``embedding``."""
-    return _encode(model, data, batch_size, device, dtype, lambda *given: _code(*given)[:1])[0]
+def embed(model: BaseAE, data, batch_size: int, name: str = "train_data") -> torch.Tensor:
+    """Codes ``[N, d]`` of a data set; as :func:`encode`, of any encoder with an ``embedding``.
+
+    ``name`` is what the data are called in an error.
+    """
+    return _encode(model, data, batch_size, lambda *given: (code(*given),), name)[0]
 
 
-def encode_any(
-    model: BaseAE, data, batch_size: int, device: str, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def encode_any(model: BaseAE, data, batch_size: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Codes ``[N, d]`` of a data set, and the log variances where the encoder gives them."""
-    codes, *more = _encode(model, data, batch_size, device, dtype, _code_and_variance)
+    codes, *more = _encode(model, data, batch_size, _code_and_variance)
     return codes, more[0] if more else None
 
 
-@torch.no_grad()
-def _encode(model, data, batch_size, device, dtype, read) -> list[torch.Tensor]:
-    """What ``read(model, x)`` gives of each batch, joined."""
-    number = _check_data(data)
-    input_dim = model.model_config.input_dim
-    results, done = None, 0
-    with tqdm(total=number, desc="Encoding", disable=None, leave=False) as bar:
-        for x in _batches(data, batch_size):
-            if input_dim is not None and tuple(x.shape[1:]) != tuple(input_dim):
-                raise ValueError(
-                    f"train_data must have shape [N, {', '.join(map(str, input_dim))}], the "
-                    f"model's input_dim, got [N, {', '.join(map(str, x.shape[1:]))}]."
-                )
-            if not bool(torch.isfinite(x).all()):
-                raise ValueError(
-                    f"train_data contain NaN or infinity between rows {done} and "
-                    f"{done + len(x) - 1}: remove those rows."
-                )
-            parts = read(model, x.to(device, dtype))
-            if results is None:
-                results = [torch.empty(number, *p.shape[1:], dtype=p.dtype) for p in parts]
-            for result, part in zip(results, parts, strict=True):
-                result[done : done + len(x)] = part
-            done += len(x)
-            bar.update(len(x))
-    return results
+def code(model: BaseAE, x: torch.Tensor) -> torch.Tensor:
+    """The codes ``[B, d]`` of a batch.
 
-
-def to_decoder_space(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
-    """Carry points of the space of the posteriors to the space that the decoder takes.
-
-    The two differ in pythae's models with a normalizing flow after the posterior, in the Poincaré
-    VAE, whose points are projected on its ball, and in the SVAE, whose codes lie on the unit
-    sphere.
+    Raises:
+        ValueError: if the encoder gives none of this shape, or NaN or infinity.
     """
-    if isinstance(model, VAE_IAF):
-        return model.iaf_flow.inverse(z).out
-    if isinstance(model, VAE_LinNF):
-        for flow in model.net:
-            z = flow(z).out
-        return z
-    if isinstance(model, PoincareVAE):
-        radius = (1 - 1e-3) / model.model_config.curvature**0.5
-        return z * (radius / z.norm(dim=-1, keepdim=True)).clamp(max=1.0)
-    if isinstance(model, SVAE):
-        return z / z.norm(dim=-1, keepdim=True)
-    return z
+    return _code(model, x)[0]
 
 
-def _check_data(data) -> int:
+def decode(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
+    """The data ``[B, *input_dim]`` of points ``[B, d]`` that the decoder takes.
+
+    A decoder whose rows have other axes, as many numbers, is understood, as by pythae's models; one
+    that makes something else than its input keeps its own shape.
+
+    Raises:
+        TypeError: if the decoder does not return a ``reconstruction`` by name.
+        ValueError: if it does not return one for each point.
+    """
+    output = model.decoder(z)
+    if not isinstance(output, Mapping) or "reconstruction" not in output:
+        raise TypeError(
+            f"The decoder of {model.model_name} must return a ModelOutput with reconstruction, got "
+            f"a {type(output).__name__}."
+        )
+    x, shape = output["reconstruction"], model.model_config.input_dim
+    if x.ndim == 0 or len(x) != len(z):
+        raise ValueError(
+            f"The decoder of {model.model_name} must give one reconstruction for each of "
+            f"{len(z)} points, got {list(x.shape)}."
+        )
+    fits = shape is not None and math.prod(x.shape[1:]) == math.prod(shape)
+    return x.reshape(len(z), *shape) if fits else x
+
+
+@torch.no_grad()
+def _encode(model, data, batch_size, read, name="train_data") -> list[torch.Tensor]:
+    """What ``read(model, x)`` gives of each batch, joined."""
+    batch_size = check_count("batch_size", batch_size, 1)
     if data is None:
         raise ValueError(
-            "fit needs train_data, the data whose posteriors make the metric: pass them to fit, or "
-            "as GenerationPipeline's train_data."
+            "fit needs train_data, the data whose codes make the metric: pass them to fit, or as "
+            "GenerationPipeline's train_data."
         )
-    if isinstance(data, Dataset):
-        if len(data) == 0:
-            raise ValueError("train_data are empty: at least one point is needed.")
-        return len(data)
-    if not isinstance(data, (np.ndarray, torch.Tensor)):
-        raise TypeError(
-            "train_data must be a numpy array, a torch tensor or a Dataset that returns 'data', "
-            f"got {type(data).__name__}."
-        )
-    is_real = data.dtype.kind in "fiub" if isinstance(data, np.ndarray) else not data.is_complex()
-    if not is_real:
-        raise TypeError(
-            f"train_data must hold real numbers, got an array of {data.dtype}: convert it to "
-            "float32."
-        )
-    if data.ndim == 0 or len(data) == 0:
-        raise ValueError(
-            f"train_data are empty (shape {list(data.shape)}): at least one point is needed."
-        )
-    return len(data)
-
-
-def _batches(data, batch_size: int):
-    if isinstance(data, Dataset):
-        for batch in DataLoader(data, batch_size=batch_size, collate_fn=collate_dataset_output):
-            if "data" not in batch:
-                raise ValueError(
-                    "train_data is a Dataset that does not return 'data': let __getitem__ return "
-                    "a DatasetOutput(data=...)."
-                )
-            yield batch["data"]
-    else:
-        for start in range(0, len(data), batch_size):
-            yield torch.as_tensor(data[start : start + batch_size])
+    number, results, done = like(model), [], 0
+    total = len(data) if hasattr(data, "__len__") and getattr(data, "ndim", 1) else None
+    with progress_bar("Encoding", total) as bar, evaluation_mode(model):
+        for x in batches(data, name, batch_size):
+            rows = f"{name}[{done}:{done + len(x)}]"
+            parts = read(model, check_data(x.to(number), model.model_config, rows))
+            results.append([part.cpu() for part in parts])
+            done += len(x)
+            bar.update(len(x))
+    return [torch.cat(part) for part in zip(*results, strict=True)]
 
 
 def _code(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, dict]:
     """The code of each point, and everything else that the encoder gives."""
     encoded = model.encoder(x)
+    if not isinstance(encoded, Mapping) or "embedding" not in encoded:
+        raise TypeError(
+            f"The encoder of {model.model_name} must return a ModelOutput with embedding, got a "
+            f"{type(encoded).__name__}."
+        )
     code = encoded["embedding"]
     if code.shape != (len(x), model.latent_dim):
         raise ValueError(

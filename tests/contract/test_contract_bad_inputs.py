@@ -9,11 +9,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import CASES, run_of
+from cases import CASES
 from pydantic import ValidationError
 from pythae.models import AutoModel
 
-import pythae_geometric
 from pythae_geometric import (
     BrownianMotionSampler,
     BrownianMotionSamplerConfig,
@@ -62,7 +61,8 @@ CONFIGS = {
         "ambient_dim": ("many", [1], nan, 0, -1, 1.5),
         "embedding": ("guessed", None, 3),
         "posterior": ("uniform", None, 3),
-        "likelihood_std": POSITIVE,
+        "likelihood": ("poisson", None, 3),
+        "likelihood_std": OPTIONAL_POSITIVE,
         "hidden_dims": ("wide", (0,), (-3, 2), (1.5,), None),
         "embedding_epochs": COUNT,
     },
@@ -154,7 +154,6 @@ def test_every_field_is_tried():
         "additive_volume",
         "name",
         "input_dim",
-        "max_train_points",
     }
     for config, fields in CONFIGS.items():
         known = {f.name for f in dataclasses.fields(config)}
@@ -214,8 +213,8 @@ CALLS = {
     "brownian_motion: NaN": ("starting points", lambda: g.brownian_motion(sheet, Z + nan, 1.0, 2)),
     "geodesic: ends of two sizes": ("shape", lambda: g.geodesic(sheet, Z, Z[:2])),
     "geodesic: NaN": ("finite", lambda: g.geodesic(sheet, Z, Z + nan)),
-    "geodesic: odd nodes": ("nodes", lambda: g.geodesic(sheet, Z, Z + 1, nodes=5)),
-    "geodesic: no nodes": ("nodes", lambda: g.geodesic(sheet, Z, Z + 1, nodes=0)),
+    "geodesic: odd steps": ("steps", lambda: g.geodesic(sheet, Z, Z + 1, steps=5)),
+    "geodesic: no steps": ("steps", lambda: g.geodesic(sheet, Z, Z + 1, steps=0)),
     "geodesic: no map": ("immersion", lambda: g.geodesic(3, Z, Z + 1)),
     "geodesic: tolerance": ("tolerance", lambda: g.geodesic(sheet, Z, Z + 1, tolerance=-1)),
     "geodesic: iterations": ("iterations", lambda: g.geodesic(sheet, Z, Z + 1, iterations=-1)),
@@ -306,8 +305,8 @@ def test_calls_of_the_geometry(name, refused):
 
 
 @pytest.fixture(scope="module")
-def vae(digits, tmp_path_factory):
-    return AutoModel.load_from_folder(run_of(CASES["VAE"], False, digits, tmp_path_factory).final)
+def vae(run_of):
+    return AutoModel.load_from_folder(run_of(CASES["VAE"]).final)
 
 
 DATA = {
@@ -368,6 +367,23 @@ def test_data_of_models(name, data, refused):
     refused((ValueError, RuntimeError), words, lambda: model({"data": MODEL_DATA[data]}))
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name != "VAE"])
+def test_models_without_a_shape(name, refused):
+    refused(ValueError, "input_dim", lambda: CASES[name].build(input_dim=None))
+
+
+LIKELIHOODS = [name for name, case in CASES.items() if case.likelihood and name != "VAE"]
+
+
+@pytest.mark.parametrize("what", ["n_samples", "batch_size"])
+@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_numbers_of_get_nll(name, value, what, run_of, digits, refused):
+    model = AutoModel.load_from_folder(run_of(CASES[name]).final)
+    x = torch.as_tensor(digits[:3])
+    refused(ValueError, what, lambda: model.get_nll(x, **{what: value}))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -381,8 +397,3 @@ def test_interpolation(arguments, words, vae, digits, refused):
     x = torch.as_tensor(digits[:6])
     ending = x[3 : 3 + arguments.pop("ending", 3)]
     refused((TypeError, ValueError), words, lambda: interpolate(vae, x[:3], ending, **arguments))
-
-
-@pytest.mark.parametrize("pair", [(int, int), ("VAE", "VAEConfig"), (None, None)])
-def test_registration(pair, refused):
-    refused(TypeError, "register", lambda: pythae_geometric.register(*pair))

@@ -3,96 +3,87 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from cases import CASES, run_of, seeded
+from cases import CASES, seeded, train
+from processes import run
 from pythae.models import AutoModel
+from pythae.trainers import BaseTrainer
 
 from pythae_geometric import MetricUniformHMCSampler, MetricUniformHMCSamplerConfig
 
-DYING = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import torch
-import pythae_geometric
-from pythae.models import AutoModel
-from cases import CASES, train
+
+def assert_killed(function, *arguments):
+    """Run a function in a process of its own, which kills itself on the way."""
+    exit_code, errors = run(function, *arguments)
+    assert exit_code == -signal.SIGKILL, errors
+
 
 def half_written(thing, path):
-    # What is on disk when the process ends in the middle of a write.
+    """What is on disk when a process ends in the middle of ``torch.save``."""
     with open(path, "wb") as f:
         f.write(b"PK half of a file")
     os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def die(program, tmp_path, *arguments):
-    """Run a program that is killed on its way."""
-    tests = os.path.dirname(os.path.abspath(__file__))
-    code = DYING.format(tests=tests) + program
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.fixture(params=[name for name in CASES if name != "VAE"])
-def ours(request, digits, tmp_path_factory, tmp_path):
+def ours(request, run_of, tmp_path):
     """A model of ours, and a folder of its own that holds it."""
     case = CASES[request.param]
     folder = tmp_path / "model"
-    shutil.copytree(run_of(case, False, digits, tmp_path_factory).final, folder)
+    shutil.copytree(run_of(case).final, folder)
     return case, folder
 
 
-def test_killed_while_saving(ours, digits, tmp_path):
-    """The folder holds the old model, whole; or what is in it is no model and says so."""
+def load_and_change(folder):
+    model = AutoModel.load_from_folder(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    return model
+
+
+def dying_save(folder):
+    model = load_and_change(folder)
+    torch.save = half_written
+    model.save(folder)
+
+
+def test_killed_while_saving(ours, digits):
+    """The folder holds the old model, whole."""
     _, folder = ours
     x = torch.as_tensor(digits[:5])
     before = seeded(AutoModel.load_from_folder(folder).eval(), {"data": x}).recon_x
-    program = """
-model = AutoModel.load_from_folder(sys.argv[1])
-with torch.no_grad():
-    for parameter in model.parameters():
-        parameter.add_(1.0)
-torch.save = half_written
-model.save(sys.argv[1])
-"""
-    die(program, tmp_path, folder)
+    assert_killed(dying_save, folder)
     after = seeded(AutoModel.load_from_folder(folder).eval(), {"data": x}).recon_x
     assert torch.equal(before, after)
 
 
-def test_killed_while_training_goes_on_from_the_last_checkpoint(ours, digits, tmp_path):
-    case, _ = ours
-    program = """
-import numpy as np
-from pythae.trainers import BaseTrainer
-case = CASES[sys.argv[1]]
-torch.manual_seed(0)
-save, saved = BaseTrainer.save_checkpoint, []
-def dying(self, *args, **kwargs):
-    if len(saved) == case.epochs - 1:
-        torch.save = half_written
-    saved.append(save(self, *args, **kwargs))
-BaseTrainer.save_checkpoint = dying
-train(case.build(), np.load(sys.argv[2]), sys.argv[3], case.epochs, steps_saving=1)
-"""
-    np.save(tmp_path / "digits.npy", digits[:150])
-    die(program, tmp_path, case.model.__name__, tmp_path / "digits.npy", tmp_path / "out")
-    (training,) = (tmp_path / "out").iterdir()
+def dying_training(name, data, folder):
+    case = CASES[name]
+    save, saved = BaseTrainer.save_checkpoint, []
+
+    def dying(self, *args, **kwargs):
+        if len(saved) == case.epochs - 1:
+            torch.save = half_written
+        saved.append(save(self, *args, **kwargs))
+
+    BaseTrainer.save_checkpoint = dying
+    train(case.build(), data, folder, case.epochs, steps_saving=1)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "VAE"])
+def test_killed_while_training_goes_on_from_the_last_checkpoint(name, digits, tmp_path):
+    assert_killed(dying_training, name, digits[:100], tmp_path)
+    (training,) = tmp_path.iterdir()
     checkpoints = sorted(training.iterdir())
     assert [c.name for c in checkpoints] == [
-        f"checkpoint_epoch_{k + 1}" for k in range(case.epochs)
+        f"checkpoint_epoch_{k + 1}" for k in range(CASES[name].epochs)
     ]
     # The last one was cut off: it is refused; the one before goes on.
     with pytest.raises((ValueError, FileNotFoundError)):
@@ -102,81 +93,57 @@ train(case.build(), np.load(sys.argv[2]), sys.argv[3], case.epochs, steps_saving
 
 
 @pytest.fixture(params=["codes", "posteriors"])
-def sampler(request, digits, tmp_path_factory, tmp_path):
-    """A fitted sampler in a folder, and its model."""
-    model = AutoModel.load_from_folder(run_of(CASES["VAE"], False, digits, tmp_path_factory).final)
+def sampler(request, run_of, digits, tmp_path):
+    """A fitted sampler in a folder, and its model in another."""
+    vae = run_of(CASES["VAE"]).final
+    model = AutoModel.load_from_folder(vae)
     config = MetricUniformHMCSamplerConfig(
         metric=request.param, num_centroids=10, mcmc_steps_nbr=2, n_lf=2, seed=0
     )
     fitted = MetricUniformHMCSampler(model, config)
     fitted.fit(digits[:100])
     fitted.save(tmp_path / "sampler")
-    model.save(tmp_path / "vae")
-    return fitted, tmp_path / "sampler", model
+    return model, vae, tmp_path / "sampler"
 
 
-def test_killed_while_saving_a_sampler(sampler, tmp_path):
-    _, folder, model = sampler
-    expected = MetricUniformHMCSampler.load(folder, model).sample(3)
-    program = """
-from pythae_geometric import MetricUniformHMCSampler
-sampler = MetricUniformHMCSampler.load(sys.argv[1], AutoModel.load_from_folder(sys.argv[2]))
-sampler.metric.centroids.add_(1.0)
-torch.save = half_written
-sampler.save(sys.argv[1])
-"""
-    die(program, tmp_path, folder, tmp_path / "vae")
-    assert torch.equal(MetricUniformHMCSampler.load(folder, model).sample(3), expected)
+def dying_save_of_a_sampler(folder, vae):
+    sampler = MetricUniformHMCSampler.load(folder, AutoModel.load_from_folder(vae))
+    sampler.metric.centroids.add_(1.0)
+    torch.save = half_written
+    sampler.save(folder)
 
 
-def test_killed_while_fitting(sampler, digits, tmp_path):
+def dying_fit(folder, vae):
+    sampler = MetricUniformHMCSampler.load(folder, AutoModel.load_from_folder(vae))
+    sampler.model.encoder.forward = lambda x: os.kill(os.getpid(), signal.SIGKILL)
+    sampler.fit(np.zeros((50, 1, 8, 8), dtype="float32"))
+
+
+@pytest.mark.parametrize("dying", [dying_save_of_a_sampler, dying_fit])
+def test_killed_while_saving_or_fitting_a_sampler(dying, sampler):
     """What was saved before is as it was."""
-    _, folder, model = sampler
+    model, vae, folder = sampler
     expected = MetricUniformHMCSampler.load(folder, model).sample(3)
-    program = """
-import numpy as np
-from pythae_geometric import MetricUniformHMCSampler
-sampler = MetricUniformHMCSampler.load(sys.argv[1], AutoModel.load_from_folder(sys.argv[2]))
-encoder = sampler.model.encoder.forward
-def dying(x):
-    os.kill(os.getpid(), signal.SIGKILL)
-sampler.model.encoder.forward = dying
-sampler.fit(np.zeros((50, 1, 8, 8), dtype="float32"))
-"""
-    die(program, tmp_path, folder, tmp_path / "vae")
+    assert_killed(dying, folder, vae)
     assert torch.equal(MetricUniformHMCSampler.load(folder, model).sample(3), expected)
 
 
-FULL = """
-import resource, signal, sys
-sys.path.insert(0, {tests!r})
-import torch
-import pythae_geometric
-from pythae.models import AutoModel
-model = AutoModel.load_from_folder(sys.argv[1])
-with torch.no_grad():
-    for parameter in model.parameters():
-        parameter.add_(1.0)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # no file may grow beyond 2,000 bytes
-try:
-    model.save(sys.argv[1])
-except (OSError, RuntimeError) as error:
-    print("refused:", error)
-"""
+def save_on_a_full_disk(folder):
+    model = load_and_change(folder)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # no file grows beyond 2,000 bytes
+    with pytest.raises((OSError, RuntimeError)):
+        model.save(folder)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are of Unix")
-def test_a_full_disk(ours, digits, tmp_path):
+def test_a_full_disk(ours, digits):
     """A write that fails half way leaves the old model."""
     _, folder = ours
     x = torch.as_tensor(digits[:5])
     before = seeded(AutoModel.load_from_folder(folder).eval(), {"data": x}).recon_x
     names = sorted(os.listdir(folder))
-    tests = os.path.dirname(os.path.abspath(__file__))
-    command = [sys.executable, "-c", FULL.format(tests=tests), folder]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "refused:" in done.stdout, done.stderr
+    exit_code, errors = run(save_on_a_full_disk, folder)
+    assert exit_code == 0, errors
     assert sorted(os.listdir(folder)) == names  # and nothing half-written beside it
     after = seeded(AutoModel.load_from_folder(folder).eval(), {"data": x}).recon_x
     assert torch.equal(before, after)
@@ -238,9 +205,15 @@ def damages(*names):
     return [(name, damage) for name in names for damage in DAMAGE[name.split(".")[1]]]
 
 
+CHECKED = pytest.mark.parametrize("checked", [True, False])  # version 0.1.0 wrote no checksums
+
+
+@CHECKED
 @pytest.mark.parametrize(("name", "damage"), damages("model_config.json", "model.pt"))
-def test_damaged_files_of_a_model(ours, name, damage):
+def test_damaged_files_of_a_model(ours, name, damage, checked):
     case, folder = ours
+    if not checked:
+        (folder / "model_checksums.json").unlink()
     damage(folder / name)
     with pytest.raises((ValueError, FileNotFoundError)) as refused:
         case.model.load_from_folder(folder)
@@ -248,9 +221,12 @@ def test_damaged_files_of_a_model(ours, name, damage):
     assert "\n" not in message and (name in message or str(folder) in message), message
 
 
+@CHECKED
 @pytest.mark.parametrize(("name", "damage"), damages("sampler_config.json", "sampler.pt"))
-def test_damaged_files_of_a_sampler(sampler, name, damage):
-    _, folder, model = sampler
+def test_damaged_files_of_a_sampler(sampler, name, damage, checked):
+    model, _, folder = sampler
+    if not checked:
+        (folder / "sampler_checksums.json").unlink()
     damage(folder / name)
     with pytest.raises((ValueError, FileNotFoundError)) as refused:
         MetricUniformHMCSampler.load(folder, model)
@@ -260,7 +236,9 @@ def test_damaged_files_of_a_sampler(sampler, name, damage):
 
 def test_a_malicious_pickle_is_not_opened(ours, sampler, tmp_path):
     case, folder = ours
-    _, sampler_folder, model = sampler
+    model, _, sampler_folder = sampler
+    (folder / "model_checksums.json").unlink()  # a stranger's would be right
+    (sampler_folder / "sampler_checksums.json").unlink()
     for path, load in (
         (folder / "model.pt", lambda: case.model.load_from_folder(folder)),
         (
@@ -291,6 +269,7 @@ def test_configs_of_other_versions(ours, change, message):
     case, folder = ours
     path = folder / "model_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (folder / "model_checksums.json").unlink()
     with pytest.raises(ValueError, match=message):
         case.model.load_from_folder(folder)
 
@@ -299,6 +278,7 @@ def test_missing_fields_have_their_defaults(ours):
     case, folder = ours
     path = folder / "model_config.json"
     fields = json.loads(path.read_text())
+    (folder / "model_checksums.json").unlink()
     for field in set(fields) - {"name", "input_dim", "latent_dim"} - set(case.fields):
         path.write_text(json.dumps({k: v for k, v in fields.items() if k != field}))
         assert type(case.model.load_from_folder(folder)) is case.model

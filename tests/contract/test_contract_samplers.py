@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from cases import CASES, run_of
+from cases import CASES
 from PIL import Image
 from pythae.models import AutoModel
 from pythae.pipelines import GenerationPipeline
@@ -77,21 +77,19 @@ REFUSED = [(s, m) for s in SAMPLERS for m, case in CASES.items() if not accepts(
 
 
 @pytest.fixture(scope="module")
-def models(digits, tmp_path_factory):
-    """The folders of the trained models."""
-    return {
-        name: run_of(case, False, digits, tmp_path_factory).final for name, case in CASES.items()
-    }
+def build(run_of):
+    """A function that gives the class and the config of a sampler, and a trained model."""
 
+    def build(sampler, name):
+        cls, config, fields = SAMPLERS[sampler]
+        return cls, config(**fields), AutoModel.load_from_folder(run_of(CASES[name]).final)
 
-def build(sampler, model):
-    cls, config, fields = SAMPLERS[sampler]
-    return cls, config(**fields), AutoModel.load_from_folder(model)
+    return build
 
 
 @pytest.mark.parametrize(("sampler", "name"), PAIRS)
-def test_by_the_pipeline_directly_and_loaded(sampler, name, models, digits, tmp_path):
-    cls, config, model = build(sampler, models[name])
+def test_by_the_pipeline_directly_and_loaded(sampler, name, build, digits, tmp_path):
+    cls, config, model = build(sampler, name)
     data = digits[:150]
     pipeline = GenerationPipeline(model=model, sampler_config=config)
     assert type(pipeline.sampler) is cls
@@ -129,8 +127,8 @@ def test_by_the_pipeline_directly_and_loaded(sampler, name, models, digits, tmp_
 
 
 @pytest.mark.parametrize(("sampler", "name"), PAIRS)
-def test_numbers_of_samples(sampler, name, models, digits):
-    cls, config, model = build(sampler, models[name])
+def test_numbers_of_samples(sampler, name, build, digits):
+    cls, config, model = build(sampler, name)
     drawn = cls(model, config)
     with pytest.raises(RuntimeError, match="is not fitted"):
         drawn.sample(3)
@@ -139,21 +137,20 @@ def test_numbers_of_samples(sampler, name, models, digits):
     assert drawn.sample(1).shape == (1, 1, 8, 8)
     assert drawn.sample_latent(5, batch_size=2).shape == (5, 3)
     assert drawn.sample(2, return_gen=False) is None
-    assert isinstance(drawn, BaseSampler)
 
 
 @pytest.mark.parametrize(("sampler", "name"), REFUSED)
-def test_a_model_that_does_not_fit_is_refused_with_the_reason(sampler, name, models, digits):
-    cls, config, model = build(sampler, models[name])
+def test_a_model_that_does_not_fit_is_refused_with_the_reason(sampler, name, build, digits):
+    cls, config, model = build(sampler, name)
     with pytest.raises((TypeError, ValueError)) as refused:
         cls(model, config).fit(digits[:150])
     message = str(refused.value)
     assert re.search("log_covariance|metric", message) and "\n" not in message
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_samplers_of_pythae(name, models, digits):
-    model = AutoModel.load_from_folder(models[name])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "VAE"])
+def test_samplers_of_pythae(name, run_of, digits):
+    model = AutoModel.load_from_folder(run_of(CASES[name]).final)
     for cls, config in (
         (NormalSampler, NormalSamplerConfig()),
         (GaussianMixtureSampler, GaussianMixtureSamplerConfig(n_components=3)),

@@ -78,11 +78,14 @@ def test_samples_have_the_initial_law_of_the_paper():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: burgers(0), "num_samples must be at least 1"),
-        (lambda: solve_burgers(torch.zeros(1, 9), viscosity=0.0), "viscosity must be positive"),
+        (lambda: burgers(0), "num_samples must be a whole number of at least 1"),
+        (
+            lambda: solve_burgers(torch.zeros(1, 9), viscosity=0.0),
+            "viscosity must be finite and greater than 0",
+        ),
         (lambda: solve_burgers(torch.zeros(1, 9), num_times=10), "num_times must be odd"),
         (lambda: solve_burgers(torch.zeros(9)), r"of shape \[B >= 1, n\], got \[9\]"),
-        (lambda: solve_burgers(torch.full((2, 9), math.nan)), "remove rows with NaN"),
+        (lambda: solve_burgers(torch.full((2, 9), math.nan)), "initial contains NaN"),
     ],
 )
 def test_bad_input(call, message):

@@ -99,3 +99,33 @@ def test_digits_keep_their_ink_and_have_uniform_angles():
 def test_bad_numbers_are_named(call, name):
     with pytest.raises(ValueError, match=name):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: random_network(2, generator=0), "generator must be a torch.Generator or None"),
+        (lambda: rotated_digits(3, generator=0), "generator must be"),
+        (lambda: symmetric_data("circle", 3, random_network(2)), "manifold must be"),
+        (lambda: symmetric_data(Circle(), 3, abs), "network must be"),
+    ],
+)
+def test_things_of_other_types_are_named(call, name):
+    with pytest.raises(TypeError, match=name):
+        call()
+
+
+def test_points_take_the_type_of_the_network():
+    network = random_network(2, 3, generator=generator()).double()
+    data, points = symmetric_data(Circle(), np.int64(5), network, generator())
+    assert data.dtype == points.dtype == torch.float64
+    torch.testing.assert_close(data, network(points))
+
+
+def test_images_of_bytes_are_turned_as_floats():
+    image = load_digits().images[1:2, None] / 16
+    bytes_ = np.round(255 * image).astype(np.uint8)
+    turned = [rotate(x, [0.3], 12) for x in (image.astype(np.float32), bytes_)]
+    torch.testing.assert_close(*turned, rtol=0, atol=0.51 / 255)
+    with pytest.raises(ValueError, match="angle must have one entry for each of the 1 images"):
+        rotate(image, [0.3, 0.4], 12)

@@ -17,7 +17,7 @@ def seeded(seed=0):
 
 
 def test_roll_lies_on_the_surface_of_sklearn():
-    """sklearn gives the surface t -> (t cos t, h, t sin t) and the same laws of t and h."""
+    """sklearn gives the surface t -> (t cos t, h, t sin t), and t and h the same distributions."""
     n = 4000
     roll = swiss_roll(n, noise=0.0, generator=seeded())
     t, (x, height, z) = roll.angle, roll.data.unbind(1)
@@ -96,6 +96,8 @@ def test_the_generator_decides(make):
         (synthetic_gaussians, dict(offset=math.nan), "offset must be finite"),
         (synthetic_gaussians, dict(std=0.0), "std must be finite and greater than 0"),
         (synthetic_gaussians, dict(num_samples=3.5), "whole number"),
+        (synthetic_gaussians, dict(std="wide"), "std must be finite and greater than 0"),
+        (swiss_roll, dict(noise=None), "noise must be finite and at least 0"),
     ],
 )
 def test_bad_numbers_are_refused(make, arguments, message):

@@ -125,7 +125,7 @@ def test_density_and_coverage_on_a_line():
     assert density == pytest.approx(4 / 3) and coverage == pytest.approx(0.2)
 
 
-def test_density_and_coverage_of_one_law():
+def test_density_and_coverage_of_one_distribution():
     """1 in expectation, and the closed form of the paper's lemma."""
     n, m, k, runs = 200, 150, 5, 60
     generator = torch.Generator().manual_seed(0)
@@ -176,7 +176,8 @@ def test_feature_network_classifies_and_is_seeded(digits):
     assert features.shape == (50, 32)
     torch.testing.assert_close(network.head(features), network(x[:50]))
     again = train_feature_network(x[:200], y[:200], seed=1, epochs=2)
-    same = train_feature_network(x[:200], y[:200], seed=1, epochs=2)
+    one_hot = torch.eye(10)[y[:200]]
+    same = train_feature_network(x[:200].numpy(), one_hot, seed=1, epochs=2)
     other = train_feature_network(x[:200], y[:200], seed=2, epochs=2)
     assert torch.equal(again.head.weight, same.head.weight)
     assert not torch.equal(again.head.weight, other.head.weight)
@@ -233,7 +234,7 @@ def test_bad_clouds_are_named(measure):
         measure(x, x[:, :2])
     with pytest.raises(ValueError, match="NaN or infinity"):
         measure(x, x * float("nan"))
-    with pytest.raises(ValueError, match="must be \\[N >= "):
+    with pytest.raises(ValueError, match="has no rows"):
         measure(x, x[:0])
     with pytest.raises(ValueError, match="must be \\[N >= "):
         measure(x[0], x)
@@ -243,14 +244,22 @@ def test_bad_numbers_are_named():
     x = torch.randn(6, 3)
     with pytest.raises(ValueError, match="k must be"):
         density_and_coverage(x, x, k=6)
-    with pytest.raises(ValueError, match="clusters must be"):
+    with pytest.raises(ValueError, match="clusters must be at most the 12 points"):
         prd_scores(x, x, 0, clusters=13)
     with pytest.raises(ValueError, match="repeats"):
         prd_scores(x, x, 0, repeats=0)
-    for weights in ([0, 0], [1, -1], [1, 1, 1]):
+    for weights in ([0, 0], [1, -1], [1, 1, 1], [1, np.nan], [1, np.inf]):
         with pytest.raises(ValueError, match="real and fake"):
             prd_curve_of_histograms([1, 1], weights)
+    for epochs in (0, -1, 0.5):
+        with pytest.raises(ValueError, match="epochs must be a whole number of at least 1"):
+            train_feature_network(torch.rand(4, 1, 8, 8), torch.arange(4), 0, epochs)
+    with pytest.raises(ValueError, match="too large for float64"):
+        frechet_distance(x, 1e300 * x.double())
+    network = train_feature_network(torch.rand(4, 1, 8, 8), torch.arange(4), 0, 1)
+    with pytest.raises(ValueError, match=r"shape \[N, 1, 8, 8\], of which the network was made"):
+        network.features(torch.rand(4, 1, 8, 9))
     with pytest.raises(ValueError, match="two classes"):
         train_feature_network(torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long), 0)
-    with pytest.raises(ValueError, match="images must be"):
+    with pytest.raises(ValueError, match="images must have shape"):
         train_feature_network(torch.rand(4, 64), torch.arange(4), 0)

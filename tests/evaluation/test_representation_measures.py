@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pythae import models
 from pythae.models import AE, VAE, AEConfig, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -46,8 +47,8 @@ def linear_vae(widen=1.5):
 
 def test_likelihood_of_a_linear_gaussian_model():
     x = torch.randn(20, 1, 1, 3, generator=torch.Generator().manual_seed(0))
-    law = torch.distributions.MultivariateNormal(torch.zeros(3), torch.eye(3) + W @ W.T)
-    expected = -float(law.log_prob(x.flatten(1)).mean())
+    marginal = torch.distributions.MultivariateNormal(torch.zeros(3), torch.eye(3) + W @ W.T)
+    expected = -float(marginal.log_prob(x.flatten(1)).mean())
     torch.manual_seed(0)
     model = linear_vae().train()
     found = [negative_log_likelihood(model, x, 2000) for _ in range(5)]
@@ -69,14 +70,35 @@ def test_reconstruction_error_by_hand(digits):
     x = torch.as_tensor(digits[:30])
     expected = float((x.double() - 0.5).square().mean())
     assert reconstruction_error(model, x, batch_size=7) == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="images has no rows"):
         reconstruction_error(model, x[:0])
+
+
+VARIETY = [
+    "AE", "VAE", "BetaTCVAE", "CIWAE", "FactorVAE", "HVAE", "IWAE", "MIWAE", "PIWAE", "PoincareVAE",
+    "RAE_GP", "RHVAE", "SVAE", "VAEGAN", "VAE_IAF", "VAE_LinNF", "VAMP", "VQVAE", "Adversarial_AE",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIETY)
+def test_reconstruction_error_of_pythaes_models(name, digits):
+    """Of all images once: FactorVAE's forward pass gives those of a random half."""
+    config = getattr(models, name + "Config", None) or getattr(models, name + "_Config")
+    torch.manual_seed(0)
+    model = getattr(models, name)(config(input_dim=(1, 8, 8), latent_dim=4))
+    decode = model.decoder.forward
+    model.decoder.forward = lambda *given: ModelOutput(
+        reconstruction=0 * decode(*given)["reconstruction"] + 0.5
+    )
+    expected = float((torch.as_tensor(digits[:15]).double() - 0.5).square().mean())
+    found = reconstruction_error(model, digits[:15], batch_size=7)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_models_without_likelihood_are_named():
     with pytest.raises(TypeError, match="AE has no get_nll"):
         negative_log_likelihood(AE(AEConfig(input_dim=(1, 2, 2), latent_dim=2)), torch.rand(2, 4))
-    with pytest.raises(ValueError, match="1 sample at least"):
+    with pytest.raises(ValueError, match="num_samples must be a whole number of at least 1"):
         negative_log_likelihood(linear_vae(), torch.rand(2, 1, 1, 3), 0)
 
 
@@ -91,7 +113,16 @@ def test_f1_of_classes_that_are_apart_and_of_noise():
     assert scores.mean() < 0.6
     again = class_f1(noise[:200], labels[:200], noise[200:], labels[200:], seed=0, classifiers=2)
     np.testing.assert_array_equal(scores, again)
+    # Classes by name, by one-hot rows, and in a tensor are the same.
+    for same in (np.array(["a", "b", "c"])[labels], np.eye(3)[labels], torch.as_tensor(labels)):
+        other = class_f1(noise[:200], same[:200], noise[200:], same[200:], seed=0, classifiers=2)
+        np.testing.assert_array_equal(scores, other)
+    for number in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="classifiers must be a whole number of at least 1"):
+            class_f1(codes, labels, codes, labels, seed=0, classifiers=number)
     with pytest.raises(ValueError, match="two classes"):
         class_f1(codes, np.zeros(300), codes, labels, seed=0)
-    with pytest.raises(ValueError, match="one label a code"):
+    with pytest.raises(
+        ValueError, match="train_labels must hold one label for each of the 300 rows"
+    ):
         class_f1(codes, labels[:3], codes, labels, seed=0)

@@ -89,7 +89,7 @@ def test_tables_and_how_a_run_goes_on(tmp_path):
 @pytest.fixture
 def published(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module("published_hmc")
+    return importlib.import_module("lib.published_hmc")
 
 
 @pytest.mark.parametrize("deviation", [0.05, 1.0])  # with the first, determinants are capped

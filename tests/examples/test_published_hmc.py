@@ -16,7 +16,7 @@ EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 @pytest.fixture
 def module(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module("published_hmc")
+    return importlib.import_module("lib.published_hmc")
 
 
 def seeded(seed):

@@ -86,3 +86,13 @@ def torus_shots(n, seed=0):
         for p, w in zip(x.tolist(), v.tolist(), strict=True)
     ]
     return x, v, torch.from_numpy(np.stack(ends)), length
+
+
+def skewed(d, condition):
+    """A matrix ``[d, d]`` of this condition number, not aligned with the coordinates."""
+    generator = torch.Generator().manual_seed(0)
+    U, V = (
+        torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=generator))[0]
+        for _ in range(2)
+    )
+    return (U * torch.logspace(0, -math.log10(condition), d, dtype=torch.float64)) @ V

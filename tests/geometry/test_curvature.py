@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from spaces import skewed
 from torch import nn
 
 from pythae_geometric.geometry.connection import metric_scalar_curvature
@@ -19,7 +20,7 @@ from pythae_geometric.geometry.curvature import (
     total_squared_curvature,
 )
 from pythae_geometric.geometry.manifolds import Product, Sphere, Torus
-from pythae_geometric.geometry.metric import DegenerateMetricError
+from pythae_geometric.geometry.metric import DegenerateMetricError, Metric
 from pythae_geometric.geometry.pullback import Concatenation, PullbackMetric
 
 PRECISIONS = pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_does_not_depend_on_the_chart(f, dtype, tol):
     def chart(w):
         return torch.stack([w[:, 0] + 0.3 * w[:, 1].sin(), 2 * w[:, 1] + 0.1 * w[:, 0] ** 2], dim=1)
 
-    f = f.to(dtype) if isinstance(f, nn.Module) else f
+    f = f.to(dtype).eval() if isinstance(f, nn.Module) else f
     w = random_points(20, 2, dtype)
     R = scalar_curvature(f, chart(w))
     scale = R.abs().max().clamp(min=1)
@@ -122,7 +123,7 @@ def test_equal_to_the_curvature_of_the_levi_civita_connection(d):
 @pytest.mark.parametrize("d", [2, 8, 16])
 def test_float32_with_an_ill_conditioned_decoder_of_images(d):
     """Condition number above 30, latent axes that are not its singular directions."""
-    f = decoder(d, D=784, width=64, dtype=torch.float64)
+    f = decoder(d, D=784, width=64, dtype=torch.float64).eval()
     generator = torch.Generator().manual_seed(0)
     U, V = (torch.linalg.qr(torch.randn(d, d, generator=generator).double())[0] for _ in range(2))
     A = (U * torch.logspace(0, -1.5, d, dtype=torch.float64)) @ V
@@ -131,6 +132,62 @@ def test_float32_with_an_ill_conditioned_decoder_of_images(d):
     f.float()
     error = (scalar_curvature(lambda y: f(y @ A.float()), z) - exact).abs()
     assert (error / exact.abs().max()).max() < 1e-3
+
+
+@pytest.mark.parametrize("condition", [30.0, 90.0, 2e3, 2e4, 9e4])
+@pytest.mark.parametrize("d", [2, 5])
+def test_spheres_in_skewed_coordinates_in_float32(d, condition):
+    A = skewed(d, condition).float()
+    y = random_points(20, d)
+    z = torch.linalg.solve(A.double(), y.mT).mT.float()
+    z = torch.cat([z, z]).requires_grad_()
+    R, L = curvature_and_cholesky(lambda z: Sphere(d).immersion(z @ A.mT), z)
+    assert (R / (d * (d - 1)) - 1).abs().max() < 1e-3
+    volume = L.diagonal(dim1=1, dim2=2).log().sum(1).double()
+    image = z.detach().double() @ A.double().mT
+    exact = PullbackMetric(Sphere(d).immersion).log_volume(image) + torch.linalg.slogdet(A)[1]
+    torch.testing.assert_close(volume, exact.double(), rtol=0, atol=1e-6 * condition)
+
+
+def test_gradients_where_coordinates_are_skewed_equal_those_where_they_are_not():
+    """Of the curvature of a decoder, in z and in the parameters."""
+    f, A = decoder(2).eval(), skewed(2, 1e3)
+    y = random_points(5, 2)
+    gradients = []
+    for dtype, scale in ((torch.float64, torch.eye(2).double()), (torch.float32, A)):
+        f.to(dtype).zero_grad()
+        z = torch.linalg.solve(scale, y.mT).mT.to(dtype).requires_grad_()
+        R = scalar_curvature(lambda z: f(z @ scale.to(dtype).mT), z)  # noqa: B023
+        R.square().sum().backward()
+        in_y = torch.linalg.solve(scale.mT, z.grad.double().mT).mT
+        gradients.append([in_y, *(p.grad.double() for p in f.parameters() if p.grad is not None)])
+    for exact, got in zip(*gradients, strict=True):
+        assert (exact - got).abs().max() < 1e-2 * exact.abs().max()
+
+
+def test_curvature_of_any_metric_warns_where_coordinates_are_too_skewed():
+    """From the point at which the error passes a percent."""
+    for condition in (10.0, 30.0, 100.0, 300.0):
+        A = skewed(2, condition).float()
+        known = PullbackMetric(lambda z: Sphere(2).immersion(z @ A.mT))  # noqa: B023
+        z = torch.linalg.solve(A.double(), random_points(20, 2).mT).mT.float()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            error = (scalar_curvature(Hidden(known), z) / 2 - 1).abs().max()
+        assert caught if error > 0.01 else not caught or error > 1e-4, (condition, error, caught)
+    assert "too skewed for torch.float32" in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+class Hidden(Metric):
+    """Hides where a metric comes from, so that only its tensor is known."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self.metric = metric
+
+    def forward(self, z):
+        return self.metric(z)
 
 
 def test_curvature_and_cholesky_come_from_one_metric():
@@ -142,7 +199,7 @@ def test_curvature_and_cholesky_come_from_one_metric():
 
 
 def test_mean_and_deviation_of_a_random_decoder():
-    f, z = decoder(2), random_points(5, 2)
+    f, z = decoder(2).eval(), random_points(5, 2)
     joint = Concatenation(lambda y: (f(y), f(y).exp()))
     expected = metric_scalar_curvature(PullbackMetric(joint), z)
     torch.testing.assert_close(scalar_curvature(joint, z), expected, rtol=1e-8, atol=1e-8)

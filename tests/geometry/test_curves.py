@@ -16,6 +16,7 @@ from torch import nn
 
 from pythae_geometric.geometry.curves import ConvergenceWarning, Curve
 from pythae_geometric.geometry.geodesics import geodesic, squared_distance
+from pythae_geometric.geometry.metric import Metric
 from pythae_geometric.geometry.pullback import PullbackMetric, StochasticPullbackMetric
 
 
@@ -55,8 +56,8 @@ def test_half_plane_distance():
 def test_distance_has_order_four(space):
     x, y = sphere_points(32)
     errors = [
-        (geodesic(space, x, y, nodes, tolerance=1e-7).length - sphere_distance(x, y)).abs().max()
-        for nodes in (8, 16, 32)
+        (geodesic(space, x, y, steps, tolerance=1e-7).length - sphere_distance(x, y)).abs().max()
+        for steps in (8, 16, 32)
     ]
     assert errors[0] > 10 * errors[1] > 100 * errors[2]  # 16 and 256 in the limit
 
@@ -64,7 +65,7 @@ def test_distance_has_order_four(space):
 def test_energy_is_the_discrete_energy():
     """½ N Σ |f(γ_{i+1}) - f(γ_i)|², and length² = 2 E at constant speed."""
     x, y = sphere_points(16)
-    curve = geodesic(stereographic, x, y, nodes=32)
+    curve = geodesic(stereographic, x, y, steps=32)
     steps = stereographic(curve.nodes).diff(dim=1)
     discrete = 0.5 * 32 * steps.square().sum((1, 2))
     torch.testing.assert_close(curve.energy, discrete, rtol=1e-3, atol=0)
@@ -131,7 +132,7 @@ def test_triangle_inequality():
 def test_gradient_in_the_end_points(space, which):
     """Against differences of the exact distance, which the optimiser never sees."""
     ends = [p.requires_grad_() for p in sphere_points(16)]
-    square = squared_distance(space, *ends, nodes=32, tolerance=1e-6)
+    square = squared_distance(space, *ends, steps=32, tolerance=1e-6)
     gradient = torch.autograd.grad(square.sum(), ends[which])[0]
     with torch.no_grad():
         for i in range(2):
@@ -230,13 +231,74 @@ def test_modules_are_used_in_evaluation_mode_and_restored():
     )
     x, y = sphere_points(8, dtype=torch.float32)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    spaces = net, PullbackMetric(net), lambda z: net(z), PullbackMetric(lambda z: net(z))
+    spaces = net, PullbackMetric(net), net.forward, PullbackMetric(net.forward)
     lengths = [squared_distance(space, x, y) for space in spaces]
     assert all(module.training for module in net.modules())
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     net.eval()
     for length in lengths:
         torch.testing.assert_close(length, squared_distance(net, x, y))
+
+
+def hill(height):
+    """A hill between points that lie symmetrically: the line over its top is a saddle."""
+    return lambda z: torch.cat([z, height * (-z.square().sum(1, keepdim=True)).exp()], 1)
+
+
+class Hill(Metric):
+    def forward(self, z):
+        factor = 1 + 8 * (-z.square().sum(1)).exp()
+        return factor[:, None, None] * torch.eye(z.shape[1], dtype=z.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [2, 3])
+def test_geodesics_leave_saddles(d, dtype):
+    """Between symmetric points the way round is as short as the triangle inequality allows for ends
+    a little beside them, from which it is found without fail."""
+    x = torch.tensor([[-2.0, 0.0, 0.0]], dtype=dtype)[:, :d]
+    beside = torch.tensor([[0.0, 0.05, 0.0]], dtype=dtype)[:, :d]
+    over = 7.4  # the length of the line over the hill
+    for space in (hill(3.0), Hill()):
+        found = geodesic(space, x, -x)
+        nearly = geodesic(space, x + beside, -x + beside)
+        assert found.converged.all() and nearly.converged.all()
+        moved = geodesic(space, x, x + beside).length + geodesic(space, -x, -x + beside).length
+        assert (found.length - nearly.length).abs() < moved
+        assert found(0.5).norm() > 0.5
+    assert geodesic(hill(3.0), x, -x).length < 5.0 < over
+    square = squared_distance(hill(3.0), x, -x)
+    torch.testing.assert_close(square.sqrt(), geodesic(hill(3.0), x, -x).length, rtol=1e-3, atol=0)
+
+
+def test_constant_metrics_give_the_line_itself():
+    x, y = sphere_points(8)
+    t = torch.linspace(0, 1, 33, dtype=x.dtype)[:, None]
+    A = torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 1.0]], dtype=x.dtype)
+    curve = geodesic(lambda z: z @ A.mT, x, y)
+    line = x[:, None] + t * (y - x)[:, None]
+    assert curve.converged.all()
+    torch.testing.assert_close(curve.nodes, line, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [0.1, 0.05, 0.03])
+def test_a_ridge_thinner_than_a_step_is_reported(width):
+    """A wall of height 5 across the way, which the nodes, 1/16 apart, can jump over."""
+    f = lambda z: torch.cat([z, 5 * (-((z[:, :1] - 0.013) / width).square()).exp()], 1)  # noqa: E731
+    x = torch.tensor([[-1.0, 0.0]])
+    with pytest.warns(ConvergenceWarning, match="1 are too coarse with 32 steps"):
+        curve = geodesic(f, x, -x)
+    assert not curve.converged.any()
+    assert (curve.length - 10.2).abs() > 1  # twice the height and a little more: it is wrong
+
+
+def test_a_map_of_rank_zero_has_no_geodesics():
+    x = torch.zeros(2, 2)
+    with pytest.warns(ConvergenceWarning, match="2 have length 0 because the metric is degenerate"):
+        curve = geodesic(lambda z: torch.ones(len(z), 3) + 0 * z[:, :1], x, x + 1)
+    assert not curve.converged.any()
+    same = geodesic(lambda z: torch.ones(len(z), 3) + 0 * z[:, :1], x, x.clone())
+    assert same.converged.all() and not same.length.any()
 
 
 def test_no_graph_is_kept_by_the_search():
@@ -248,7 +310,7 @@ def test_no_graph_is_kept_by_the_search():
 
 def test_unfinished_curves_are_reported():
     x, y = sphere_points(16)
-    with pytest.warns(ConvergenceWarning, match="raise iterations") as record:
+    with pytest.warns(ConvergenceWarning, match="were still moving after 1 iterations") as record:
         curve = geodesic(stereographic, x, y, iterations=1)
     assert not curve.converged.all()
     assert record[0].filename == __file__
@@ -259,7 +321,7 @@ def test_curves_that_slip_between_the_nodes_are_reported():
     x = torch.tensor([[3.0, 0.0]], dtype=torch.float64)
     y = torch.tensor([[-3.0, 0.1]], dtype=torch.float64)
     with pytest.warns(ConvergenceWarning):
-        curve = geodesic(SphereMetric(), x, y, nodes=4)
+        curve = geodesic(SphereMetric(), x, y, steps=4)
     assert not curve.converged.any()
     assert (curve.length - sphere_distance(x, y)).abs() > 0.1
 
@@ -267,15 +329,15 @@ def test_curves_that_slip_between_the_nodes_are_reported():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"x": torch.zeros(3)}, ValueError, "must both have shape"),
+        ({"x": torch.zeros(3)}, ValueError, r"x must have shape \[B, d\]"),
         ({"x": torch.zeros(2, 2)}, ValueError, "must both have shape"),
         ({"x": torch.zeros(0, 2), "y": torch.zeros(0, 2)}, ValueError, "not empty"),
         ({"x": torch.zeros(3, 2, dtype=torch.long)}, TypeError, "floating-point"),
-        ({"x": [[0.0, 0.0]]}, TypeError, "floating-point"),
+        ({"x": [[0.0, 0.0]]}, TypeError, "x must be a tensor"),
         ({"x": torch.zeros(3, 2, dtype=torch.float64)}, TypeError, "must agree"),
         ({"y": torch.full((3, 2), torch.nan)}, ValueError, "y contain a value that is not finite"),
-        ({"nodes": 7}, ValueError, "even"),
-        ({"nodes": 2}, ValueError, "at least 4"),
+        ({"steps": 7}, ValueError, "even"),
+        ({"steps": 2}, ValueError, "at least 4"),
         ({"iterations": 0}, ValueError, "iterations"),
         ({"tolerance": 0.0}, ValueError, "tolerance"),
         ({"immersion_or_metric": "decoder"}, TypeError, "immersion"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 from spaces import (
     HalfPlane,
     SphereMetric,
@@ -12,6 +13,7 @@ from spaces import (
     torus_shots,
 )
 
+from pythae_geometric.geometry._runge_kutta import StepTooSmall, integrate
 from pythae_geometric.geometry.geodesics import exponential_map, logarithm
 from pythae_geometric.geometry.metric import DegenerateMetricError
 from pythae_geometric.geometry.pullback import PullbackMetric
@@ -70,7 +72,7 @@ def test_error_of_the_logarithm_falls_with_the_nodes():
 def test_exponential_inverts_logarithm(space):
     x, y = sphere_points(16)
     x, y = x + 1.0, y + 1.0  # the half plane needs a positive second coordinate
-    log = logarithm(space, x, y, nodes=64, tolerance=1e-6)
+    log = logarithm(space, x, y, steps=64, tolerance=1e-6)
     torch.testing.assert_close(exponential_map(space, x, log), y, rtol=0, atol=1e-3)
 
 
@@ -98,9 +100,9 @@ def test_zero_vectors():
 @pytest.mark.parametrize(
     ("x", "v", "error", "message"),
     [
-        (torch.zeros(2), torch.zeros(2), ValueError, "must both have shape"),
-        (torch.zeros(3, 2), torch.zeros(2, 2), ValueError, "must both have shape"),
-        (torch.zeros(3, 2), None, TypeError, "must be tensors"),
+        (torch.zeros(2), torch.zeros(2), ValueError, r"x must have shape \[B, d\]"),
+        (torch.zeros(3, 2), torch.zeros(2, 2), ValueError, "must have the shape of the points"),
+        (torch.zeros(3, 2), None, TypeError, "must be a tensor"),
         (torch.zeros(1, 2), torch.tensor([[0.0, torch.inf]]), ValueError, "not finite"),
     ],
 )
@@ -134,3 +136,40 @@ def test_an_assertion_of_the_map_is_not_taken_for_the_solver_s():
 def test_logarithm_at_a_degenerate_point():
     with pytest.raises(DegenerateMetricError):
         logarithm(lambda z: z**2, torch.zeros(1, 1), torch.ones(1, 1))
+
+
+# -- the integrator ----------------------------------------------------------------------------
+
+
+def test_runge_kutta_keeps_to_the_tolerance_and_can_be_differentiated():
+    """A rotation by 3 radians."""
+    y = torch.tensor([[1.0, 0.5], [0.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    A = torch.tensor([[0.0, -3.0], [3.0, 0.0]], dtype=torch.float64)
+    exact = y @ torch.linalg.matrix_exp(A).mT
+    for tolerance in (1e-4, 1e-7, 1e-10):
+        end = integrate(lambda y: y @ A.mT, y, tolerance)
+        assert (end - exact).abs().max() < 20 * tolerance
+    assert torch.autograd.gradcheck(lambda y: integrate(lambda x: x @ A.mT, y, 1e-9), y)
+
+
+def test_runge_kutta_agrees_with_scipy():
+    y = torch.tensor([2.0, 0.0], dtype=torch.float64)
+
+    def van_der_pol(y):
+        return 10 * torch.stack([y[1], 3 * (1 - y[0] ** 2) * y[1] - y[0]])
+
+    exact = solve_ivp(
+        lambda _, y: van_der_pol(torch.from_numpy(y)).numpy(), (0, 1), y.numpy(), rtol=1e-11,
+        atol=1e-12,
+    ).y[:, -1]  # fmt: skip
+    end = integrate(van_der_pol, y, 1e-9)
+    torch.testing.assert_close(end, torch.from_numpy(exact), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_runge_kutta_stops_where_the_solution_ends(dtype):
+    """y' = y² from 2 is infinite at time 1/2."""
+    with pytest.raises(StepTooSmall):
+        integrate(torch.square, torch.tensor([2.0], dtype=dtype), 1e-6)
+    with pytest.raises(StepTooSmall):
+        integrate(lambda y: y * torch.nan, torch.ones(1, dtype=dtype), 1e-6)

@@ -53,7 +53,7 @@ def test_is_normalised_in_one_dimension():
     """On the circle the kernel is exact up to windings, in any chart: it integrates to 1."""
     u = torch.linspace(1.0 - math.pi, 1.0 + math.pi, 2001, dtype=torch.float64).unsqueeze(-1)
     mean = torch.ones_like(u)
-    log_prob = heat_kernel_log_prob(circle, u, mean, 0.1, nodes=32)
+    log_prob = heat_kernel_log_prob(circle, u, mean, 0.1, steps=32)
     density = (log_prob + PullbackMetric(circle).log_volume(mean)).exp()
     assert abs(torch.trapezoid(density, u.squeeze(-1)).item() - 1) < 1e-3
 
@@ -66,7 +66,7 @@ def test_sphere():
         metric = PullbackMetric(sphere)
         # Along the ray through the pole of the chart, coordinates are arc length.
         z = mean - r[:, None] * mean / mean.norm(dim=-1, keepdim=True)
-        log_prob = heat_kernel_log_prob(metric, z, mean, t, nodes=32)
+        log_prob = heat_kernel_log_prob(metric, z, mean, t, steps=32)
         log_prob = log_prob + metric.log_volume(mean) - metric.log_volume(z)
         ell = np.arange(400)[:, None]
         series = (2 * ell + 1) / (4 * math.pi) * np.exp(-ell * (ell + 1) * t / 2)
@@ -84,7 +84,7 @@ def test_gradients_by_differences():
 
     def log_prob(z, mean, time, radius):
         return heat_kernel_log_prob(
-            lambda y: radius * sphere(y), z, mean, time, nodes=32, tolerance=1e-7
+            lambda y: radius * sphere(y), z, mean, time, steps=32, tolerance=1e-7
         )
 
     assert torch.autograd.gradcheck(log_prob, (*inputs, radius), eps=1e-5, atol=1e-4)

@@ -46,7 +46,7 @@ def boxes(z):
     return torch.nn.functional.one_hot(3 * x + y, 9)
 
 
-def check_law(sample, metric, deviations=4.5):
+def check_distribution(sample, metric, deviations=4.5):
     """Independent draws agree with quadrature, within so many standard errors.
 
     Twenty statistics: at 4.5 deviations a right sampler fails once in 7,000 seeds.
@@ -79,7 +79,7 @@ def run_chains(metric, n=8000):
 @pytest.mark.parametrize("full", [False, True])
 def test_uniform_distribution_of_a_metric_agrees_with_quadrature(full):
     metric = three_centroids(full)
-    check_law(run_chains(metric), metric)
+    check_distribution(run_chains(metric), metric)
 
 
 def test_the_check_notices_momenta_of_half_scale(monkeypatch):
@@ -89,7 +89,7 @@ def test_the_check_notices_momenta_of_half_scale(monkeypatch):
     monkeypatch.setattr(torch, "randn", lambda *args, **kwargs: 0.5 * randn(*args, **kwargs))
     sample = run_chains_without_acceptance_check(metric)
     with pytest.raises(AssertionError):
-        check_law(sample, metric)
+        check_distribution(sample, metric)
 
 
 def run_chains_without_acceptance_check(metric, n=8000):

@@ -1,6 +1,7 @@
 """PosteriorMetric against its definition: float64 autograd, and arithmetic of 60 digits."""
 
 import copy
+import math
 import pickle
 
 import mpmath
@@ -325,3 +326,35 @@ def test_bad_points():
         metric.log_volume(torch.zeros(4, 2, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"z is torch.float32 but the metric is torch.float64"):
         metric.log_volume_and_grad(torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("log_variance", [-20.0, -31.0, -40.0, -60.0, -80.0])
+@pytest.mark.parametrize("additive", [False, True])
+@pytest.mark.parametrize("full", [False, True])
+def test_posteriors_as_narrow_as_rounding(log_variance, additive, full):
+    """At the centroids, where the gradient is 0, beside them and far off, in float32."""
+    generator = torch.Generator().manual_seed(0)
+    c = torch.randn(5, 2, generator=generator)
+    P = torch.full((5, 2), math.exp(-log_variance)) * torch.tensor([1.0, 2.0])
+    metric = PosteriorMetric(
+        c, torch.diag_embed(P) if full else P, 1.0, 0.01, additive_volume=additive
+    )
+    z = torch.cat([c, c + 0.5 * P.rsqrt(), torch.randn(5, 2, generator=generator)])
+    y = z.double().requires_grad_()
+    q = ((y[:, None] - c.double()).square() * P.double()).sum(-1)
+    diagonal = (-q).exp() @ P.double() + 0.01  # the same for d = 2 where volumes add
+    exact = 0.5 * diagonal.log().sum(-1)
+    (gradient,) = torch.autograd.grad(exact.sum(), y)
+    log_volume, got = metric.log_volume_and_grad(z)
+    torch.testing.assert_close(log_volume.double(), exact.detach(), rtol=1e-5, atol=1e-5)
+    scale = P.max().sqrt()
+    assert (got - gradient).abs().max() < 1e-5 * scale
+    assert not got[:5].any()
+    x = z.clone().requires_grad_()
+    (autograd,) = torch.autograd.grad(metric.log_volume(x).sum(), x)
+    assert (autograd - gradient).abs().max() < 1e-5 * scale
+    exact_metric = PosteriorMetric(
+        c.double(), metric.precisions.double(), 1.0, 0.01, additive_volume=additive
+    )
+    drift, difference = exact_metric.brownian_drift(z.double()), metric.brownian_drift(z)
+    assert (drift - difference).abs().max() < 1e-5 * drift.abs().max().clamp(min=1e-5)

@@ -64,7 +64,7 @@ def test_follows_a_ring(height):
     metric = VolumeMetric(lambda z: height * (-(((z.norm(dim=1) - 1) / 0.3) ** 2)).exp())
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     y = torch.tensor([[math.cos(1.7), math.sin(1.7)]], dtype=torch.float64)
-    path = potential_path(metric, x, y, nodes=64, iterations=1000)
+    path = potential_path(metric, x, y, steps=64, iterations=1000)
     assert path.converged.all()
     z = path(torch.linspace(0, 1, 2001, dtype=torch.float64))
     assert ((z.norm(dim=-1) - 1).abs() < 0.15).all()
@@ -89,13 +89,13 @@ def test_a_jump_over_a_barrier_is_reported():
     """A wall of height e^60, thinner than half a step, all around one end."""
     metric = VolumeMetric(lambda z: -60 * (-(((z.norm(dim=1) - 1) / 0.03) ** 2)).exp())
     x, y = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([[2.0, 0.0]], dtype=torch.float64)
-    with pytest.warns(ConvergenceWarning, match="raise nodes") as record:
-        path = potential_path(metric, x, y, nodes=10)
+    with pytest.warns(ConvergenceWarning, match="too coarse with 10 steps") as record:
+        path = potential_path(metric, x, y, steps=10)
     assert not path.converged.any() and record[0].filename == __file__
 
 
 def test_degenerate_metric():
     with pytest.raises(DegenerateMetricError):
         potential_path(lambda z: z[:, :1].repeat(1, 2), torch.zeros(2, 2), torch.ones(2, 2))
-    with pytest.raises(ValueError, match="must both have shape"):
+    with pytest.raises(ValueError, match=r"must have shape \[B, d\]"):
         potential_path(lambda z: z, torch.zeros(2), torch.ones(2))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from spaces import skewed
 from torch import nn
 
 from pythae_geometric.geometry.metric import DegenerateMetricError, Metric
@@ -159,3 +160,42 @@ def test_bad_immersions_are_refused():
         StochasticPullbackMetric(torch.sin)(torch.zeros(2, 2))
     with pytest.raises(TypeError, match="one tensor"):
         PullbackMetric(lambda z: (z, z))(torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4])
+def test_norms_and_roots_in_skewed_coordinates_in_float32(condition):
+    """Where the products of J, whose condition number is the square, leave no digit."""
+    A = skewed(3, condition).float()
+    metric = PullbackMetric(lambda z: z @ A.mT)
+    z = random_points(4, 3, torch.float32)
+    _, S, Vh = torch.linalg.svd(A.double())
+    shortest = Vh[-1].float().expand_as(z)
+    size = (shortest.double() @ A.double().mT).norm(dim=1)
+    close = {"rtol": 4e-7 * condition, "atol": 0}
+    torch.testing.assert_close(metric.norm(z, shortest).double(), size, **close)
+    torch.testing.assert_close(metric.inner(z, shortest, shortest).double(), size**2, **close)
+    root = (Vh.mT / S) @ Vh
+    got = metric.inverse_sqrt(z).double()
+    assert ((got - root).norm(dim=(1, 2)) / root.norm()).max() < 4e-7 * condition
+
+
+def test_norms_and_roots_are_those_of_the_tensor():
+    metric, z = PullbackMetric(sphere), random_points(5, 2)
+    u, v = torch.randn(2, 5, 2, dtype=z.dtype, generator=torch.Generator().manual_seed(0))
+    G = metric(z)
+    torch.testing.assert_close(metric.inner(z, u, v), torch.einsum("bi,bij,bj->b", u, G, v))
+    torch.testing.assert_close(metric.norm(z, u), torch.einsum("bi,bij,bj->b", u, G, u).sqrt())
+    root = metric.inverse_sqrt(z)
+    torch.testing.assert_close(root @ G @ root, torch.eye(2, dtype=z.dtype).expand_as(G))
+    torch.testing.assert_close(root, root.mT)
+
+
+def test_a_decoder_of_pythae_is_an_immersion():
+    """It returns a mapping with the key "reconstruction", here of images."""
+
+    def decoder(z):
+        return {"reconstruction": sphere(z).unflatten(1, (1, 3)), "other": None}
+
+    z = random_points(5, 2)
+    torch.testing.assert_close(PullbackMetric(decoder)(z), PullbackMetric(sphere)(z))
+    torch.testing.assert_close(PullbackMetric(decoder).image(z), sphere(z))

@@ -1,8 +1,10 @@
-"""ERManifoldVAE: the laws on the manifold, embeddings, group actions, likelihoods, bad input."""
+"""ERManifoldVAE: distributions on manifolds, embeddings, group actions, likelihoods, bad input."""
 
 import copy
 import math
 import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -20,18 +22,24 @@ from torch import nn
 
 import pythae_geometric
 from pythae_geometric import hub
-from pythae_geometric.data.symmetric import random_network
+from pythae_geometric.data.symmetric import random_network, rotated_digits
 from pythae_geometric.geometry import Circle, Product, PullbackMetric, Sphere, Torus, jacobian
 from pythae_geometric.models.er_manifold_vae import (
     BoundaryWarning,
+    CollapsedPosteriorWarning,
     ERManifoldVAE,
     ERManifoldVAEConfig,
     PoorEmbeddingWarning,
-    er_manifold_vae_model,
+    likelihoods,
 )
 from pythae_geometric.models.er_manifold_vae.embedding_quality import embedding_quality
-from pythae_geometric.models.er_manifold_vae.embeddings import ExactEmbedding, LearnedEmbedding
+from pythae_geometric.models.er_manifold_vae.embeddings import ExactEmbedding
 from pythae_geometric.models.er_manifold_vae.er_manifold_vae_config import manifold_from_name
+from pythae_geometric.models.er_manifold_vae.learned_embedding import LearnedEmbedding
+from pythae_geometric.models.er_manifold_vae.likelihoods import (
+    BernoulliLikelihood,
+    LearnedGaussianLikelihood,
+)
 from pythae_geometric.models.er_manifold_vae.posteriors import (
     BETA_PARAMETERS,
     POSTERIORS,
@@ -89,7 +97,7 @@ def learned(tmp_path_factory):
     return model, folder
 
 
-# Laws
+# Distributions
 
 
 @EVERY
@@ -106,16 +114,16 @@ def test_the_prior_on_the_manifold_is_uniform(name):
 
 @POSTERIOR
 @pytest.mark.parametrize("name", ["circle", "sphere(2)", "so3"])
-def test_kl_is_that_of_the_laws_on_the_manifold(name, posterior):
+def test_kl_is_that_of_the_distributions_on_the_manifold(name, posterior):
     """Monte Carlo on the manifold, each density with the metric determinant of the embedding and
-    the hidden densities of scipy."""
+    the densities of scipy in the latent space."""
     model, count = small(name, posterior=posterior), 20_000
     n = model.latent_dim
     mean, std = torch.linspace(-0.7, 0.9, n).double(), torch.linspace(0.3, 0.6, n).double()
     parameters = [p.expand(count, n) for p in (mean, 2 * std.log())]
-    law = POSTERIORS[posterior](*parameters)
+    q = POSTERIORS[posterior](*parameters)
     torch.manual_seed(1)
-    z = law.rsample()
+    z = q.rsample()
     log_volume = PullbackMetric(model.embedding).log_volume(z)
     if posterior == "normal":
         hidden = torch.as_tensor(stats.norm(mean, std).logpdf(z)).sum(1)
@@ -124,27 +132,29 @@ def test_kl_is_that_of_the_laws_on_the_manifold(name, posterior):
         u = stats.norm.cdf(z)
         hidden = torch.as_tensor(stats.beta(a, b).logpdf(u) + stats.norm.logpdf(z)).sum(1)
     log_q = hidden - log_volume
-    log_p = -math.log(VOLUMES[name])  # of the uniform law, by its volume and not by the embedding
+    log_p = -math.log(
+        VOLUMES[name]
+    )  # of the uniform density, by its volume and not by the embedding
     ratio = log_q - log_p
     error = float(ratio.std()) / math.sqrt(count)
-    assert float(law.kl()[0]) == pytest.approx(float(ratio.mean()), abs=5 * error)
-    torch.testing.assert_close(law.log_ratio(z), ratio, rtol=0, atol=1e-6)
+    assert float(q.kl()[0]) == pytest.approx(float(ratio.mean()), abs=5 * error)
+    torch.testing.assert_close(q.log_ratio(z), ratio, rtol=0, atol=1e-6)
 
 
 @POSTERIOR
 def test_kl_with_a_learned_embedding_needs_no_determinants(learned, posterior):
     """They cancel whatever the embedding: both densities on the curve, from its Jacobian."""
     model, count = learned[0], 20_000
-    law = posterior_of(posterior, 0.4, 0.5, count)
+    q = posterior_of(posterior, 0.4, 0.5, count)
     torch.manual_seed(1)
-    z = law.rsample()
+    z = q.rsample()
     embedding = copy.deepcopy(model.embedding).double()
     speed = jacobian(embedding, z).flatten(1).norm(dim=1)
     log_p = torch.as_tensor(stats.norm.logpdf(z[:, 0])) - speed.log()
-    log_q = law.log_ratio(z) + log_p
+    log_q = q.log_ratio(z) + log_p
     # q is a density on the curve: the mean of p / q over it is the mass of p, which is 1.
     ratio = log_q - log_p
-    assert float(law.kl()[0]) == pytest.approx(
+    assert float(q.kl()[0]) == pytest.approx(
         float(ratio.mean()), abs=5 * float(ratio.std()) / math.sqrt(count)
     )
     assert bool(torch.isfinite(log_q).all())
@@ -153,7 +163,7 @@ def test_kl_with_a_learned_embedding_needs_no_determinants(learned, posterior):
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.4, 0.5), (-1.5, 0.05), (2.5, 0.3)])
 @POSTERIOR
 def test_divergences_by_quadrature(posterior, mean, std):
-    law = posterior_of(posterior, mean, std)
+    found = posterior_of(posterior, mean, std)
     if posterior == "normal":
         q = stats.norm(mean, std)
         expected, _ = integrate.quad(
@@ -169,13 +179,13 @@ def test_divergences_by_quadrature(posterior, mean, std):
             return math.exp(ratio + stats.norm.logpdf(z)) * ratio
 
         expected, _ = integrate.quad(integrand, -37, 37, points=[mean, 0], limit=500)
-    assert float(law.kl()) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+    assert float(found.kl()) == pytest.approx(expected, rel=1e-5, abs=1e-8)
     single = POSTERIORS[posterior](torch.tensor([[mean]]), torch.tensor([[2 * math.log(std)]]))
     assert float(single.kl()) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @POSTERIOR
-def test_samples_follow_their_law(posterior):
+def test_samples_follow_their_distribution(posterior):
     torch.manual_seed(0)
     z = posterior_of(posterior, 0.4, 0.5, 5000).rsample()[:, 0].numpy()
     if posterior == "normal":
@@ -193,8 +203,8 @@ def test_beta_gradients_equal_those_of_the_quantile_function():
     """A sample at the level of p has, in a, the slope of the quantile: the reparameterisation."""
     torch.manual_seed(0)
     mean = torch.full((50, 1), 0.3, dtype=torch.float64, requires_grad=True)
-    law = BetaPosterior(mean, torch.full_like(mean, -1.0))
-    z = law.rsample()
+    q = BetaPosterior(mean, torch.full_like(mean, -1.0))
+    z = q.rsample()
     gradient = torch.autograd.grad(z.sum(), mean)[0][:, 0].numpy()
     u = special.ndtr(z.detach().numpy()[:, 0])
 
@@ -216,16 +226,36 @@ def test_beta_parameters_cannot_leave_their_range(mean, log_variance, dtype):
     v = torch.full((20, 2), log_variance, dtype=dtype, requires_grad=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
-        law = BetaPosterior(m, v)
+        q = BetaPosterior(m, v)
     low, high = BETA_PARAMETERS
-    for parameter in (law.beta.concentration1, law.beta.concentration0):
+    for parameter in (q.beta.concentration1, q.beta.concentration0):
         assert low * 0.99 <= float(parameter.detach().min())
         assert float(parameter.detach().max()) <= high * 1.08
-    z = law.rsample()
-    total = law.kl().sum() + z.sum() + law.log_ratio(z).sum()
+    z = q.rsample()
+    total = q.kl().sum() + z.sum() + q.log_ratio(z).sum()
     for gradient in torch.autograd.grad(total, (m, v)):
         assert bool(torch.isfinite(gradient).all())
     assert bool(torch.isfinite(total))
+
+
+def test_beta_gradients_are_finite_where_torchs_are_not():
+    """torch's derivative of a sample of Beta(66043, 0.7) is not a number for some, in float32:
+    these become 0, and the others stay as they are."""
+    q = BetaPosterior(torch.zeros(2000, 1), torch.zeros(2000, 1))
+    parameters = [torch.full((2000, 1), p, requires_grad=True) for p in (66043.4531, 0.7043)]
+    q.beta = torch.distributions.Beta(*parameters)
+    torch.manual_seed(0)
+    gradients = torch.autograd.grad(q.rsample().sum(), parameters)
+    torch.manual_seed(0)
+    u = q.beta.rsample()
+    margin = 8 * torch.finfo(u.dtype).eps
+    z = torch.special.ndtri(u.clamp(margin, 1 - margin))
+    expected = torch.autograd.grad(z.sum(), parameters)
+    broken = ~torch.isfinite(expected[0])
+    assert bool(broken.any())  # or there is nothing to repair any more
+    assert not bool(gradients[0][broken].any())
+    assert torch.equal(gradients[0][~broken], expected[0][~broken])
+    assert torch.equal(gradients[1], expected[1])
 
 
 def test_beta_parameters_at_their_ends_warn():
@@ -249,7 +279,7 @@ def test_exact_embeddings_have_an_inverse(name):
 
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_no_hidden_point_is_too_far_out(name, dtype):
+def test_no_latent_code_is_too_far_out(name, dtype):
     """Value and derivative where the distribution function has been rounded to 0 or 1."""
     model = small(name).to(dtype)
     z = torch.tensor([-50.0, -6.0, 6.0, 50.0], dtype=dtype).unsqueeze(1)
@@ -306,7 +336,7 @@ def test_quality_sees_what_is_wrong():
 
 
 def test_energy_test_has_its_level():
-    """Under equal laws a permutation test at 10% rejects about that often."""
+    """Under equal distributions a permutation test at 10% rejects about that often."""
     from pythae_geometric.models.er_manifold_vae.embedding_quality import _energy_test
 
     generator = torch.Generator().manual_seed(0)
@@ -358,11 +388,88 @@ def test_a_learned_embedding_is_trained_once_and_frozen(tmp_path, monkeypatch):
         assert torch.equal(loaded.embedding.state_dict()[name], value), name
 
 
+def few_epochs(epochs=1):
+    torch.manual_seed(0)
+    return ERManifoldVAE(
+        ERManifoldVAEConfig(
+            input_dim=(6,), embedding="learned", hidden_dims=(16,), embedding_epochs=epochs
+        )
+    )
+
+
+def test_training_at_the_first_batch_is_said():
+    model, x = few_epochs(), batch(dtype=torch.float32)
+    with pytest.warns(UserWarning, match=r"trained now.*model\.fit_embedding\(\)"):
+        model(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(x)
+
+
+def test_a_process_of_several_trains_the_embedding_alone(monkeypatch):
+    """What torchrun sets for the process is neither followed nor changed, nor is more left."""
+    alone = few_epochs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PoorEmbeddingWarning)
+        before = dict(os.environ)
+        alone.fit_embedding()
+        assert dict(os.environ) == before
+        for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+            monkeypatch.setenv(name, value)
+        before = dict(os.environ)
+        model = few_epochs()
+        model.fit_embedding()
+    assert dict(os.environ) == before
+    for name, value in alone.embedding.state_dict().items():
+        assert torch.equal(model.embedding.state_dict()[name], value), name
+
+
+PROCESS = """
+import os, sys, warnings
+import torch
+from torch import distributed
+from pythae_geometric import ERManifoldVAE, ERManifoldVAEConfig
+
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")
+distributed.init_process_group("gloo")
+rank = distributed.get_rank()
+torch.manual_seed(rank)
+config = ERManifoldVAEConfig(
+    input_dim=(6,), embedding="learned", hidden_dims=(16,), embedding_epochs=1
+)
+model = ERManifoldVAE(config)
+if rank == 1:
+    model.fit_embedding = None  # only the first process may train
+parallel = torch.nn.parallel.DistributedDataParallel(model)
+environment = dict(os.environ)
+parallel({"data": torch.randn(8, 6)}).loss.backward()
+assert distributed.is_initialized() and dict(os.environ) == environment
+torch.save(model.embedding.state_dict(), os.path.join(sys.argv[1], f"{rank}.pt"))
+distributed.barrier()
+os._exit(0)  # gloo's threads may abort an orderly end
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+def test_of_two_processes_the_first_trains_the_embedding(tmp_path):
+    """By its first batch, in the user's process group, which lives on."""
+    (tmp_path / "process.py").write_text(PROCESS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", tmp_path / "process.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert bool(first["fitted"])
+    for name, value in first.items():
+        assert torch.equal(second[name], value), name
+
+
 def test_a_learned_circle_is_near_the_circle(learned):
     """After a training of a few seconds; the numbers of a full one are in the examples."""
     quality = learned[0].embedding_quality()
     assert quality.distance < 0.3 and quality.self_intersections < 0.05
-    # An uneven law on the circle, or a point, has a larger energy by far.
+    # An uneven distribution on the circle, or a point, has a larger energy by far.
     assert quality.energy < 0.1
 
 
@@ -371,7 +478,7 @@ def test_a_learned_circle_is_near_the_circle(learned):
 
 @EVERY
 def test_the_group_encoder_moves_points_by_its_rotation(name):
-    """Equivariance: what moves the embedded points moves their decoded hidden points."""
+    """Equivariance: what moves the embedded points moves their latent codes."""
     model = small(name, group_action=True)
     encoder, M, x = model.encoder, model.manifold, batch().data
     z = torch.randn(32, model.latent_dim, dtype=torch.float64).clamp(-2, 2)
@@ -398,7 +505,7 @@ def test_rotating_the_circle_shifts_its_coordinate():
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
-def test_outputs_are_the_same_hidden_points_for_every_user(posterior):
+def test_outputs_are_the_same_latent_codes_for_every_user(posterior):
     """recon_x is the decoded z, and the encoder's embedding is where the data are."""
     model = small("sphere(2)", group_action=True, posterior=posterior).eval()
     x = batch()
@@ -407,7 +514,7 @@ def test_outputs_are_the_same_hidden_points_for_every_user(posterior):
         model.decoder(out.z)["reconstruction"], out.recon_x, atol=1e-5, rtol=0
     )
     centre = model.embedding(model.encoder(x.data)["embedding"])
-    torch.testing.assert_close(centre, model.embed_on_manifold(x.data), atol=1e-6, rtol=0)
+    torch.testing.assert_close(centre, model.manifold_points(x.data), atol=1e-6, rtol=0)
     plain = small("sphere(2)", posterior=posterior).eval()
     out = plain(x)
     torch.testing.assert_close(plain.decoder(out.z)["reconstruction"], out.recon_x)
@@ -509,6 +616,126 @@ def test_loss_is_the_negative_elbo_in_nats():
     assert out.loss.item() == pytest.approx((out.recon_loss + out.reg_loss).item())
 
 
+@pytest.mark.parametrize("momentum", [1.0, 0.1])
+def test_the_learned_deviation_is_that_of_the_errors(momentum, monkeypatch):
+    """Of unchanging errors the maximum likelihood estimate of scipy; of others, on the way."""
+    monkeypatch.setattr(likelihoods, "MOMENTUM", momentum)
+    likelihood = LearnedGaussianLikelihood().double()
+    x = 0.3 * batch(200).data
+    mean = torch.zeros_like(x)
+    for _ in range(3):
+        likelihood.log_prob(x, mean)
+    _, std = stats.norm.fit(x, floc=0)
+    assert likelihood.std == pytest.approx(std)
+    density = stats.norm(0, std).logpdf(x).sum(1)
+    likelihood.eval()
+    torch.testing.assert_close(likelihood.log_prob(x, mean), torch.as_tensor(density))
+    likelihood.log_prob(100 * x, mean)
+    assert likelihood.std == pytest.approx(std)  # evaluation learns nothing
+    likelihood.train().log_prob(100 * x, mean)
+    weight = max(momentum, 1 / 4)  # the fourth batch
+    expected = math.sqrt(std**2 * (1 - weight) + weight * (100 * std) ** 2)
+    assert likelihood.std == pytest.approx(expected)
+
+
+def test_errors_of_zero_leave_a_deviation():
+    x = batch().data
+    likelihood = LearnedGaussianLikelihood().double()
+    value = likelihood.log_prob(x, x.clone().requires_grad_())
+    assert bool(torch.isfinite(value).all())
+    assert likelihood.std == pytest.approx(1e-3 * float(x.square().mean().sqrt()))
+
+
+def test_gradients_of_two_batches_are_those_of_each():
+    """The deviation is learned in place, between a forward pass and its backward pass."""
+    x, y = batch(seed=0).data, batch(seed=1).data
+    likelihood = LearnedGaussianLikelihood().double()
+    mean = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    values, slopes = [], []
+    for data in (x, y):
+        values.append(likelihood.log_prob(data, mean).sum())
+        slopes.append(data.sum(0) / float(likelihood.variance))
+    gradient = torch.autograd.grad(sum(values), mean)[0]
+    torch.testing.assert_close(gradient, sum(slopes))
+
+
+def test_the_bernoulli_likelihood_is_that_of_scipy():
+    likelihood = BernoulliLikelihood()
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.rand(8, 1, 2, 3, dtype=torch.float64, generator=generator)
+    x = torch.rand(8, 1, 2, 3, dtype=torch.float64, generator=generator).round()
+    expected = stats.bernoulli(mean).logpmf(x).sum((1, 2, 3))
+    torch.testing.assert_close(likelihood.log_prob(x, mean), torch.as_tensor(expected))
+    with pytest.raises(ValueError, match=r"needs data in \[0, 1\], got 0 to 255: rescale"):
+        likelihood.log_prob(255 * x, mean)
+    with pytest.raises(ValueError, match=r"outputs of the decoder.*end it with a sigmoid"):
+        likelihood.log_prob(x, mean - 1)
+
+
+def test_models_of_the_bernoulli_likelihood(tmp_path):
+    torch.manual_seed(0)
+    config = ERManifoldVAEConfig(input_dim=(6,), likelihood="bernoulli", hidden_dims=(8,))
+    x = batch(dtype=torch.float32).data.sigmoid()
+    folder = train(ERManifoldVAE(config), x, tmp_path)
+    loaded = AutoModel.load_from_folder(folder).eval()
+    out = loaded({"data": x})
+    expected = torch.nn.functional.binary_cross_entropy(out.recon_x, x, reduction="sum") / len(x)
+    torch.testing.assert_close(out.recon_loss, expected)
+    assert math.isfinite(loaded.get_nll(x, n_samples=5))
+
+
+@pytest.mark.parametrize("fields", [{}, {"likelihood": "bernoulli"}], ids=["gaussian", "bernoulli"])
+def test_the_default_learns_images(fields, digits, tmp_path):
+    """The codes say more than a nat about the digits, and reconstructions leave less than three
+    quarters of the variance of data that training has not seen."""
+    torch.manual_seed(0)
+    config = ERManifoldVAEConfig(input_dim=(1, 8, 8), manifold="sphere(2)", **fields)
+    x, test = torch.as_tensor(digits[:1000]), torch.as_tensor(digits[1000:1300])
+    batches = {"per_device_train_batch_size": 64}
+    folder = train(ERManifoldVAE(config), x, tmp_path, epochs=30, **batches)
+    out = AutoModel.load_from_folder(folder).eval()({"data": test})
+    assert out.reg_loss.item() > 1
+    error = (out.recon_x - test).square().sum() / (test - x.mean(0)).square().sum()
+    assert error.item() < 0.75
+
+
+def test_the_default_learns_a_turning_object(tmp_path):
+    """With a group action: codes that go round, of no more than a few nats, and more than two
+    thirds of the variance. (At the cut of the chart they have 15 nats and more.)"""
+    x = rotated_digits(1000, generator=torch.Generator().manual_seed(0)).data
+    torch.manual_seed(0)
+    config = ERManifoldVAEConfig(input_dim=(1, 16, 16), manifold="circle", group_action=True)
+    batches = {"per_device_train_batch_size": 64}
+    folder = train(ERManifoldVAE(config), x, tmp_path, epochs=20, **batches)
+    out = AutoModel.load_from_folder(folder).eval()({"data": x})
+    assert 2 < out.reg_loss.item() < 7
+    error = (out.recon_x - x).square().sum() / (x - x.mean(0)).square().sum()
+    assert error.item() < 1 / 3
+
+
+def test_a_collapsed_posterior_is_said_once(digits, tmp_path):
+    """Of a deviation that is larger than that of the data by far."""
+    torch.manual_seed(0)
+    config = ERManifoldVAEConfig(
+        input_dim=(1, 8, 8), manifold="sphere(2)", likelihood_std=3.0, hidden_dims=(16,)
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(ERManifoldVAE(config), digits[:100], tmp_path, epochs=13, learning_rate=0.03)
+    found = [w for w in caught if w.category is CollapsedPosteriorWarning]
+    assert len(found) == 1
+    assert "likelihood_std=3 is large" in str(found[0].message)
+
+
+def test_a_posterior_that_says_something_is_no_collapsed_one():
+    model = small()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kl in [0.0] * 9 + [0.2] * 5:  # near the prior at first, as every model is
+            model._collapse_watch.add(torch.tensor(kl))
+            model.update()
+
+
 # Training, files, samplers
 
 
@@ -587,7 +814,7 @@ class OwnDecoder(BaseDecoder):
 
 
 @pytest.mark.parametrize("group_action", [False, True])
-def test_networks_of_the_users_own(group_action, tmp_path):
+def test_custom_networks(group_action, tmp_path):
     torch.manual_seed(0)
     config = ERManifoldVAEConfig(
         input_dim=(6,), manifold="torus(2)", group_action=group_action, hidden_dims=(8,)
@@ -635,7 +862,7 @@ def custom(embedding="learned", **fields):
     )
 
 
-def test_a_manifold_of_the_users_own_learned_from_samples(tmp_path):
+def test_a_custom_manifold_learned_from_samples(tmp_path):
     """What was learned is saved; the sampler is not needed again, nor pickled."""
     torch.manual_seed(0)
     model = ERManifoldVAE(custom(), sampler=ellipse)
@@ -651,7 +878,7 @@ def test_a_manifold_of_the_users_own_learned_from_samples(tmp_path):
 
 
 @pytest.mark.parametrize("chart", [EllipseChart(), lambda u: ellipse_at(u)], ids=["module", "def"])
-def test_an_exact_embedding_of_the_users_own(chart, tmp_path):
+def test_a_custom_exact_embedding(chart, tmp_path):
     model = ERManifoldVAE(custom("exact"), sampler=ellipse, exact_embedding=chart)
     quality = model.fit_embedding()
     assert quality.p_value > 0.01 and quality.distance < 0.02 and not quality.faults
@@ -681,7 +908,7 @@ def ellipse_at(u):
     ids=["normal", "mixture", "hmc"],
 )
 @pytest.mark.parametrize("group_action", [False, True])
-def test_samplers_generate_from_hidden_points(config, group_action):
+def test_samplers_generate_from_latent_codes(config, group_action):
     torch.manual_seed(0)
     model = ERManifoldVAE(
         ERManifoldVAEConfig(
@@ -712,7 +939,7 @@ def test_a_circle_is_learned_from_data_on_one():
         optimiser.zero_grad()
         model({"data": data}).loss.backward()
         optimiser.step()
-    codes = model.eval().embed_on_manifold(data)
+    codes = model.eval().manifold_points(data)
     angle = torch.atan2(codes[:, 1], codes[:, 0])
     change = (angle - angle.roll(1) + math.pi).remainder(2 * math.pi) - math.pi
     assert abs(float(change.sum())) == pytest.approx(2 * math.pi, abs=1e-4)  # once round
@@ -736,8 +963,7 @@ def test_networks_of_pythaes_benchmarks():
 
 def test_sharing_asks_for_a_pickle_only_where_there_is_one(learned, tmp_path, monkeypatch):
     folder = learned[1]
-    for module in (hub, er_manifold_vae_model):
-        monkeypatch.setattr(module, "pull_folder", lambda path, files: str(folder))
+    monkeypatch.setattr(hub, "pull_folder", lambda path, files, **_: str(folder))
     loaded = ERManifoldVAE.load_from_hf_hub("me/circle")
     assert torch.equal(loaded.embedding(torch.ones(1, 1)), learned[0].embedding(torch.ones(1, 1)))
     assert "allow_pickle" not in loaded._card_code("me/circle")
@@ -771,6 +997,8 @@ def test_sharing_asks_for_a_pickle_only_where_there_is_one(learned, tmp_path, mo
         ),
         ({"likelihood_std": 0.0}, "likelihood_std"),
         ({"likelihood_std": float("nan")}, "likelihood_std"),
+        ({"likelihood": "poisson"}, "gaussian"),
+        ({"likelihood": "bernoulli", "likelihood_std": 0.1}, "belongs to likelihood='gaussian'"),
         ({"embedding_epochs": 0}, "embedding_epochs"),
         ({"hidden_dims": (0,)}, "hidden_dims"),
         ({"posterior": "laplace"}, "beta"),
@@ -796,6 +1024,14 @@ def test_samplers_that_cannot_be(sampler, match):
         ERManifoldVAE(custom(), sampler=sampler)
 
 
+def test_numbers_that_do_not_fit():
+    model = small()
+    for call in (model.sample_manifold, model.embedding_quality):
+        for bad in (0, -1, 1.5, True, "many"):
+            with pytest.raises(ValueError, match="must be a whole number of at least"):
+                call(bad)
+
+
 def test_functions_that_do_not_fit():
     with pytest.raises(ValueError, match="needs exact_embedding="):
         ERManifoldVAE(custom("exact"))
@@ -809,9 +1045,53 @@ def test_functions_that_do_not_fit():
         ERManifoldVAE(custom())(batch(dtype=torch.float32))
 
 
+class Returning(BaseDecoder):
+    """A decoder that returns what a function makes of its values."""
+
+    def __init__(self, returned):
+        super().__init__()
+        self.layer, self.returned = nn.Linear(2, 6), returned
+
+    def forward(self, y):
+        return self.returned(self.layer(y))
+
+
+def test_decoders_that_leave_out_an_axis():
+    """Reshaped, as by pythae's models; never a loss of [B, B, ...]."""
+    config = ERManifoldVAEConfig(input_dim=(1, 6), likelihood_std=1.0)
+    torch.manual_seed(0)
+    model = ERManifoldVAE(config, decoder=Returning(lambda x: ModelOutput(reconstruction=x)))
+    x = batch(dtype=torch.float32).data.unsqueeze(1)
+    out = model({"data": x})
+    assert out.recon_x.shape == x.shape
+    expected = -stats.norm(out.recon_x.detach(), 1).logpdf(x).sum((1, 2)).mean()
+    assert float(out.recon_loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert math.isfinite(model.get_nll(x))
+
+
+@pytest.mark.parametrize(
+    ("returned", "match"),
+    [
+        (lambda x: x, "must return a ModelOutput with reconstruction, got a Tensor"),
+        (lambda x: (x, x), "must return a ModelOutput with reconstruction, got a tuple"),
+        (lambda x: ModelOutput(recon=x), "reconstruction, got a ModelOutput with recon"),
+        (lambda x: ModelOutput(reconstruction=x[:1]), r"shape \[32, 6\].*got \[1, 6\]"),
+        (lambda x: ModelOutput(reconstruction=x[:, :5]), r"shape \[32, 6\].*got \[32, 5\]"),
+    ],
+)
+def test_decoders_that_return_something_else(returned, match):
+    config = ERManifoldVAEConfig(input_dim=(6,))
+    with pytest.raises(ValueError, match="must take points of the manifold"):
+        ERManifoldVAE(config, decoder=Returning(returned))
+    model = ERManifoldVAE(config)
+    model.decoder.network = Returning(returned)
+    with pytest.raises((TypeError, ValueError), match=match):
+        model(batch(dtype=torch.float32))
+
+
 def test_networks_that_do_not_fit():
     config = ERManifoldVAEConfig(input_dim=(6,), manifold="torus(2)")
-    with pytest.raises(ValueError, match=r"\[B, 4\].*Build it for latent_dim = 4"):
+    with pytest.raises(ValueError, match=r"points of the manifold.*latent_dim=4"):
         ERManifoldVAE(config, decoder=OwnDecoder(2))
     with pytest.raises(ValueError, match=r"shape \[32, 2\].*got \[32, 3\]"):
         ERManifoldVAE(config, encoder=OwnEncoder(3))(batch(dtype=torch.float32))
@@ -825,7 +1105,7 @@ def test_data_that_do_not_fit():
         model(batch(dim=5))
     x = batch()
     x.data[3, 2] = math.nan
-    for call in (model, lambda x: model.get_nll(x.data), lambda x: model.embed_on_manifold(x.data)):
+    for call in (model, lambda x: model.get_nll(x.data), lambda x: model.manifold_points(x.data)):
         with pytest.raises(ValueError, match="NaN or infinity"):
             call(x)
     with torch.no_grad():

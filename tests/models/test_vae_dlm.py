@@ -1,6 +1,7 @@
 """VAE_DLM: derivatives and losses on known surfaces, training, pythae's habits, bad input."""
 
 import copy
+import io
 import json
 import math
 import os
@@ -8,8 +9,10 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import tempfile
 import warnings
 
+import cloudpickle
 import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
@@ -25,9 +28,10 @@ from torch import nn
 import pythae_geometric
 from pythae_geometric.data.trajectories import TrajectoryDataset
 from pythae_geometric.geometry import directional_derivative, value_and_jacobian
-from pythae_geometric.geometry.flows import sphere_metric
 from pythae_geometric.models.vae_dlm import VAE_DLM, VAE_DLM_Config
+from pythae_geometric.models.vae_dlm.inputs import read_batch
 from pythae_geometric.models.vae_dlm.networks import GramNetwork, ModifiedMLP, TimeNetwork
+from pythae_geometric.models.vae_dlm.objective import sphere_metric
 from pythae_geometric.samplers import MetricUniformHMCSamplerConfig
 
 pythae_geometric.register(VAE_DLM, VAE_DLM_Config)
@@ -259,19 +263,66 @@ def clipped_gradients(model):
     return [p.grad for p in model.parameters()]
 
 
+def through_torch_save(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def through_files(model):
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder)
+        return VAE_DLM.load_from_folder(folder).double()
+
+
 @pytest.mark.parametrize(
-    "copied", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+    "copied",
+    [
+        lambda m: m,
+        copy.deepcopy,
+        lambda m: copy.deepcopy(nn.Sequential(m))[0],
+        lambda m: pickle.loads(pickle.dumps(m)),
+        through_torch_save,
+        through_files,
+        lambda m: m.float().double(),
+    ],
+    ids=["itself", "deepcopy", "within a deepcopy", "pickle", "torch.save", "files", "dtype"],
 )
-def test_gradients_are_clipped_entry_by_entry_in_copies_too(copied):
-    free = clipped_gradients(small(gradient_clip=None))
+@pytest.mark.parametrize("trained", [False, True])
+def test_gradients_are_clipped_entry_by_entry_in_copies_too(copied, trained):
     bound = 0.01
-    model = small(gradient_clip=bound)
-    clipped_gradients(model)
-    for gradient, exact in zip(clipped_gradients(copied(model)), free, strict=True):
-        torch.testing.assert_close(gradient, exact.clamp(-bound, bound))
-    assert max(float(g.abs().max()) for g in free) > bound
-    # Once registered, a hook is not registered again.
+    model, free = small(gradient_clip=bound), small(gradient_clip=None)
+    if trained:
+        clipped_gradients(model)
+    # As float32 is saved, and as .float() leaves it.
+    for m in (model, free):
+        m.float().double()
+    exact = clipped_gradients(free)
+    model = copied(model)
+    for gradient, whole in zip(clipped_gradients(model), exact, strict=True):
+        torch.testing.assert_close(gradient, whole.clamp(-bound, bound))
+    assert max(float(g.abs().max()) for g in exact) > bound
     assert all(len(p._backward_hooks) == 1 for p in model.parameters())
+
+
+def test_gradients_of_parameters_that_were_frozen_are_clipped_once_they_are_not():
+    class Frozen(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(7, 6).requires_grad_(False)
+
+        def forward(self, x):
+            mean, log_variance = self.layer(x).chunk(2, dim=1)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    config = VAE_DLM_Config(input_dim=(7,), latent_dim=3, hidden_dim=8, gradient_clip=0.01)
+    model, data = VAE_DLM(config, encoder=Frozen()), batch(dtype=torch.float32)
+    model(data).loss.backward()
+    assert model.encoder.layer.weight.grad is None
+    model.encoder.layer.requires_grad_(True)
+    model(data).loss.backward()
+    assert float(model.encoder.layer.weight.grad.abs().max()) == pytest.approx(0.01)
 
 
 # Use
@@ -461,7 +512,7 @@ def test_plain_data_train_at_random_times_and_evaluate_at_the_default_time(digit
     expected = loaded.decoder(out.z, 0.5)["reconstruction"]
     torch.testing.assert_close(out.recon_x, expected)
     loaded.train()
-    times = torch.cat([loaded._read({"data": x})[2] for _ in range(50)])
+    times = torch.cat([read_batch({"data": x}, loaded.model_config, True)[2] for _ in range(50)])
     assert times.min() < 0.1 and times.max() > 0.9
     assert abs(float(times.mean()) - 0.5) < 5 / math.sqrt(12 * len(times))
 
@@ -523,6 +574,39 @@ def test_networks_of_a_module_of_the_users_load_where_it_is_not(tmp_path, monkey
     loaded = AutoModel.load_from_folder(tmp_path / "model")
     x = batch(dtype=torch.float32).data
     torch.testing.assert_close(loaded.evolve(x, TIMES), model.evolve(x, TIMES))
+
+
+def test_the_networks_of_another_model(tmp_path):
+    model = small(double=False)
+    again = VAE_DLM(model.model_config, model.encoder, model.decoder)
+    assert again.decoder.network is model.decoder.network
+    again.save(tmp_path)
+    loaded = VAE_DLM.load_from_folder(tmp_path)
+    x = batch(dtype=torch.float32).data
+    torch.testing.assert_close(loaded.evolve(x, TIMES), again.evolve(x, TIMES), rtol=0, atol=0)
+
+
+def test_pickles_as_version_0_1_0_wrote_them(tmp_path):
+    """That of the decoder was the composition with the manifold map, and brought its class."""
+
+    class ChartDecoder(BaseDecoder):
+        def __init__(self, manifold_map, network):
+            super().__init__()
+            self.manifold_map, self.network = manifold_map, network
+
+    config = VAE_DLM_Config(input_dim=(7,), latent_dim=3, hidden_dim=8)
+    network = Returns(lambda x: ModelOutput(reconstruction=x.squeeze(1)))
+    model = VAE_DLM(config, decoder=network)
+    model.save(tmp_path)
+    composition = ChartDecoder(model.decoder.manifold_map, network)
+    (tmp_path / "decoder.pkl").write_bytes(cloudpickle.dumps(composition))
+    (tmp_path / "model_checksums.json").unlink()  # 0.1.0 wrote none
+    loaded = AutoModel.load_from_folder(tmp_path)
+    x = batch(dtype=torch.float32).data
+    torch.testing.assert_close(loaded.evolve(x, TIMES), model.evolve(x, TIMES), rtol=0, atol=0)
+    # Saved again, the pickle holds the user's network itself.
+    loaded.save(tmp_path)
+    assert type(pickle.loads((tmp_path / "decoder.pkl").read_bytes())).__name__ == "Returns"
 
 
 def test_a_custom_steady_metric_is_not_saved_and_says_so(tmp_path):
@@ -605,7 +689,7 @@ def test_bad_calls():
         ({"flow_weight": -1.0}, "flow_weight"),
         ({"gradient_clip": 0.0}, "gradient_clip"),
         ({"default_time": 2.0}, "default_time must be at most horizon, 1"),
-        ({"steady_metric": "torus"}, "must be one of sphere, euclidean, custom"),
+        ({"steady_metric": "torus"}, "should be 'sphere', 'euclidean' or 'custom'"),
         ({"manifold_map": False}, "Without a manifold map there is no metric to learn"),
         ({"alhpa": 1.0}, "alhpa"),
     ],
@@ -622,13 +706,105 @@ def test_bad_construction():
     with pytest.raises(ValueError, match="build it with a config of latent_dim=3"):
         VAE_DLM(config, decoder=Decoder_ResNet_AE_MNIST(config))
     wide = VAE_DLM_Config(input_dim=(1, 28, 28), latent_dim=5)
-    with pytest.raises(ValueError, match=r"shape \[B, 2\], got \[2, 5\]"):
+    with pytest.raises(ValueError, match=r"shape \[2, 2\] .*, got \[2, 5\] and \[2, 5\]"):
         VAE_DLM(config, encoder=Encoder_ResNet_VAE_MNIST(wide))
     with pytest.raises(ValueError, match='set steady_metric="custom"'):
         VAE_DLM(config, steady_metric=sphere_metric)
     custom = VAE_DLM_Config(input_dim=(7,), latent_dim=3, hidden_dim=8, steady_metric="custom")
     with pytest.raises(ValueError, match="give a tensor"):
         VAE_DLM(custom, steady_metric=lambda u: u).double()(batch())
+
+
+class Returns(BaseDecoder):
+    """What a function makes of the states [B, 1, 7]."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.layer, self.output = nn.Linear(4, 7), output
+
+    def forward(self, z):
+        return self.output(self.layer(z).unsqueeze(1))
+
+
+def with_output(output):
+    """A model whose decoder returns what the function makes of the states, in forward at least."""
+    config = VAE_DLM_Config(input_dim=(1, 7), latent_dim=3, hidden_dim=8)
+    torch.manual_seed(0)
+    model = VAE_DLM(config, decoder=Returns(lambda x: ModelOutput(reconstruction=x)))
+    model.decoder.network.output = output
+    return model
+
+
+def test_a_decoder_that_leaves_out_an_axis_of_size_one():
+    data = batch(shape=(1, 7), dtype=torch.float32)
+    outs = []
+    for output in (lambda x: x, lambda x: x.squeeze(1)):
+        model = with_output(lambda x, f=output: ModelOutput(reconstruction=f(x)))
+        torch.manual_seed(0)
+        outs.append(model(data))
+        assert model.evolve(data.data, TIMES).shape == (6, 3, 1, 7)
+    torch.testing.assert_close(outs[1].recon_x, outs[0].recon_x)
+    torch.testing.assert_close(outs[1].recon_loss, (outs[0].recon_x - data.target).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        (lambda x: x, TypeError, "must return a ModelOutput with reconstruction, got a Tensor"),
+        (lambda x: (x, x), TypeError, "must return a ModelOutput .* got a tuple"),
+        (lambda x: ModelOutput(x=x), TypeError, "with reconstruction, got a ModelOutput with x"),
+        (lambda x: ModelOutput(reconstruction=x[:1]), ValueError, r"got \[1, 1, 7\]"),
+        (lambda x: ModelOutput(reconstruction=x[..., :1]), ValueError, r"got \[6, 1, 1\]"),
+    ],
+)
+def test_wrong_outputs_of_a_decoder(output, error, message):
+    model, data = with_output(output), batch(shape=(1, 7), dtype=torch.float32)
+    for call in (lambda: model(data), lambda: model.get_nll(data.data)):
+        with pytest.raises(error, match=message):
+            call()
+    with pytest.raises(ValueError, match="build it with a config of latent_dim=4"):
+        VAE_DLM(model.model_config, decoder=model.decoder.network)
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        (lambda m, s: m, TypeError, "The encoder must return a ModelOutput .* got a Tensor"),
+        (lambda m, s: (m, s), TypeError, "The encoder must return a ModelOutput .* got a tuple"),
+        (lambda m, s: ModelOutput(embedding=m), TypeError, "with log_covariance, got"),
+        (
+            lambda m, s: ModelOutput(embedding=m, log_covariance=s[:, :1]),
+            ValueError,
+            r"log_covariance of shape \[6, 3\], got \[6, 3\] and \[6, 1\]",
+        ),
+    ],
+)
+def test_wrong_outputs_of_an_encoder(output, error, message):
+    class Wrong(BaseEncoder):
+        def forward(self, x):
+            return output(x[:, :3], x[:, 3:6])
+
+    model, data = small(), batch()
+    model.encoder = Wrong()
+    for call in (lambda: model(data), lambda: model.get_nll(data.data)):
+        with pytest.raises(error, match=message):
+            call()
+    with pytest.raises(error, match="The encoder must"):
+        VAE_DLM(model.model_config, encoder=Wrong())
+
+
+def test_an_encoder_that_cannot_take_zeros():
+    """The shapes are looked at with zeros, which need not be data."""
+
+    class Normalised(LinearEncoder):
+        def forward(self, x):
+            return super().forward(x / x.norm(dim=1, keepdim=True))
+
+    config = VAE_DLM_Config(input_dim=(2,), latent_dim=2, hidden_dim=8)
+    model = VAE_DLM(config, encoder=Normalised(1.0, 0.1))
+    assert torch.isfinite(model(DatasetOutput(data=torch.ones(4, 2))).loss)
+    with pytest.raises(ArithmeticError, match="The encoder's output is not finite"):
+        model(DatasetOutput(data=torch.zeros(4, 2)))
 
 
 def test_a_metric_that_loses_its_rank_warns_once():
@@ -640,7 +816,8 @@ def test_a_metric_that_loses_its_rank_warns_once():
         ),
     )
     with pytest.warns(UserWarning, match=r"lost its rank at 6 of 6 points: .* is 0"):
-        model(batch())
+        out = model(batch())
+    assert out.num_degenerate == 6 and float(out.min_eigenvalue) == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(batch())
@@ -658,16 +835,16 @@ def test_divergence_is_named(part):
 
 def test_the_reproduction_script_runs_and_goes_on_where_it_was(tmp_path):
     pytest.importorskip("matplotlib")
-    script = pathlib.Path(__file__).parents[2] / "examples" / "reproduce" / "seed_000.py"
+    script = pathlib.Path(__file__).parents[2] / "examples" / "reproduce" / "gracyk2024.py"
     command = [sys.executable, script, "--quick", "--output-dir", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in ("VAE", "VAE__extended", "VAE_DLM", "VAE_DLM__penalty"):
-        result = json.loads((tmp_path / f"seed_000_{name}.json").read_text())
+        result = json.loads((tmp_path / f"gracyk2024_{name}.json").read_text())
         assert all(math.isfinite(row["in distribution"]) for row in result["progress"])
     for name in ("robustness", "degeneracy", "solution", "manifold", "generated"):
-        assert (tmp_path / f"seed_000_{name}.png").stat().st_size > 10_000
-    report = tmp_path / "seed_000.md"
+        assert (tmp_path / f"gracyk2024_{name}.png").stat().st_size > 10_000
+    report = tmp_path / "gracyk2024.md"
     text = report.read_text()
     assert text.count(" ± ") >= 4 * 5 * 5 and "nan" not in text
     # Nothing is trained again.

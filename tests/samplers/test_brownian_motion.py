@@ -1,7 +1,6 @@
 """The Brownian motion sampler: its distribution and time, its metrics, files, bad input."""
 
 import math
-import os
 import warnings
 
 import pytest
@@ -15,6 +14,7 @@ from pythae.trainers import BaseTrainerConfig
 import pythae_geometric
 from pythae_geometric.geometry import DegenerateMetricError, PosteriorMetric, PullbackMetric
 from pythae_geometric.models.brownian_rvae import BrownianRVAE, BrownianRVAEConfig
+from pythae_geometric.models.decoder_map import decoder_space
 from pythae_geometric.models.ricci_ae import RicciAE, RicciAEConfig
 from pythae_geometric.models.vae_dlm import VAE_DLM, VAE_DLM_Config
 from pythae_geometric.samplers.brownian_motion import (
@@ -23,7 +23,6 @@ from pythae_geometric.samplers.brownian_motion import (
     BrownianMotionSamplerConfig,
 )
 from pythae_geometric.samplers.brownian_motion.default_time import default_time
-from pythae_geometric.samplers.posteriors import to_decoder_space
 
 pythae_geometric.register(BrownianRVAE, BrownianRVAEConfig)
 pythae_geometric.register(BrownianMotionSampler, BrownianMotionSamplerConfig)
@@ -129,7 +128,7 @@ def test_points_come_to_the_space_of_the_decoder_behind_a_flow(metric, digits):
     z = sampler.sample_latent(20)
     with torch.no_grad():
         means = model.encoder(torch.as_tensor(digits[:150])).embedding
-        after = to_decoder_space(model, means)
+        after = decoder_space(model)(means)
     assert float(torch.cdist(z, after).amin(1).max()) < 1e-3
     assert float((after - means).norm(dim=1).min()) > 1e-3  # the flow does something
 
@@ -152,7 +151,8 @@ def test_the_seed_decides(rvae):
 
 
 @pytest.mark.parametrize("metric", ["model", "pullback", "posterior"])
-def test_save_and_load(metric, rvae, trained, digits, tmp_path):
+@pytest.mark.parametrize("version", ["0.1.0", "today's"])
+def test_save_and_load(version, metric, rvae, trained, digits, tmp_path):
     model = trained if metric == "posterior" else rvae
     time = None if metric == "model" else 0.3
     config = BrownianMotionSamplerConfig(metric=metric, time=time, steps=5, seed=3)
@@ -160,24 +160,13 @@ def test_save_and_load(metric, rvae, trained, digits, tmp_path):
     sampler.fit(digits[:150])
     expected = sampler.sample(4)
     sampler.save(tmp_path)
+    if version == "0.1.0":  # which saved no time, no fingerprint of the model and no checksums
+        state = torch.load(tmp_path / "sampler.pt", weights_only=True)
+        del state["time"], state["fingerprint"]
+        torch.save(state, tmp_path / "sampler.pt")
+        (tmp_path / "sampler_checksums.json").unlink()
     loaded = BrownianMotionSampler.load(tmp_path, model)
     assert torch.equal(loaded.sample(4), expected)
-
-
-@pytest.mark.parametrize("metric", ["model", "pullback", "posterior"])
-def test_files_of_version_0_1_0_hold_no_time(metric, rvae, trained, digits, tmp_path):
-    model = trained if metric == "posterior" else rvae
-    time = None if metric == "model" else 0.3
-    config = BrownianMotionSamplerConfig(metric=metric, time=time, steps=5, seed=3)
-    sampler = BrownianMotionSampler(model, config)
-    sampler.fit(digits[:150])
-    expected = sampler.sample(4)
-    sampler.save(tmp_path)
-    path = os.path.join(tmp_path, "sampler.pt")
-    state = torch.load(path, weights_only=True)
-    del state["time"]
-    torch.save(state, path)
-    assert torch.equal(BrownianMotionSampler.load(tmp_path, model).sample(4), expected)
 
 
 def test_the_time_of_a_brownian_rvae_is_no_variance(rvae, digits):
@@ -436,8 +425,8 @@ def test_data_are_needed_without_points():
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (torch.zeros(2, 3), r"\[M >= 1, 2\], got \[2, 3\]"),
-        (torch.zeros(0, 2), r"got \[0, 2\]"),
+        (torch.zeros(2, 3), r"\[N >= 1, 2\], got \[2, 3\]"),
+        (torch.zeros(0, 2), "start has no rows"),
         (torch.full((1, 2), math.nan), "NaN or infinity"),
     ],
 )
@@ -463,5 +452,35 @@ def test_a_sampler_of_another_latent_dimension(rvae, tmp_path):
     other = AE(AEConfig(input_dim=(3,), latent_dim=5))
     config = BrownianMotionSamplerConfig(metric="pullback", time=1.0)
     config.save_json(tmp_path, "sampler_config")
-    with pytest.raises(ValueError, match=r"shape \[1, 2\], but the latent dimension .* is 5"):
+    (tmp_path / "sampler_checksums.json").unlink()
+    with pytest.raises(ValueError, match=r"start must have shape \[1 or more, 5\].*got \[1, 2\]"):
         BrownianMotionSampler.load(tmp_path, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": torch.full((3, 2), math.nan)}, "start must hold finite numbers"),
+        ({"start": torch.zeros(0, 2)}, r"start must have shape \[1 or more, 2\]"),
+        ({"time": torch.tensor(-1.0)}, "time must be positive"),
+        ({"time": torch.tensor([1.0, 2.0])}, r"time must have shape \[\]"),
+        ({"centroids": torch.zeros(2, 5)}, "precisions must have shape"),
+        ({"colour": torch.zeros(2)}, "must hold additive_volume, centroids"),
+    ],
+)
+def test_states_that_do_not_fit(change, message, trained, digits, tmp_path):
+    config = BrownianMotionSamplerConfig(metric="posterior", steps=2, seed=0)
+    sampler = BrownianMotionSampler(trained, config)
+    sampler.fit(digits[:50])
+    sampler.save(tmp_path)
+    state = torch.load(tmp_path / "sampler.pt", weights_only=True)
+    torch.save({**state, **change}, tmp_path / "sampler.pt")
+    (tmp_path / "sampler_checksums.json").unlink()
+    with pytest.raises(ValueError, match=f"does not fit a BrownianMotionSampler: .*{message}"):
+        BrownianMotionSampler.load(tmp_path, trained)
+
+
+def test_held_out_data_are_named(trained, digits):
+    config = BrownianMotionSamplerConfig(metric="pullback")
+    with pytest.raises(ValueError, match=r"eval_data\[0:5\] must have shape"):
+        BrownianMotionSampler(trained, config).fit(digits[:50], digits[:5, 0])

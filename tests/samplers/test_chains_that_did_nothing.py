@@ -65,7 +65,7 @@ def test_acceptance_without_a_parameter_to_set(d, deviation):
         z = sampler.sample_latent(1000)
     found = sampler.diagnostics
     assert 0.6 < found.acceptance_rate < 0.98 and found.diverged == 0
-    assert found.at_start < 0.05 * found.number == 50
+    assert found.at_start < 0.05 * found.num_chains == 50
     known = {code.numpy().tobytes() for code in data}
     assert not any(code.numpy().tobytes() in known for code in z)
 
@@ -195,7 +195,7 @@ def test_chains_that_stand_still_are_counted_and_said():
         z = sampler.sample_latent(200)
     assert w[0].filename == __file__ and "lower eps_lf" in str(w[0].message)
     found = sampler.diagnostics
-    assert found.at_start == found.never_accepted == found.number == 200
+    assert found.at_start == found.never_accepted == found.num_chains == 200
     assert set(map(tuple, z.tolist())) <= set(map(tuple, data.tolist()))
     with pytest.warns(UserWarning, match="100 % ended at the very point"):
         sampler.sample(3)

@@ -3,9 +3,11 @@
 import copy
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -286,7 +288,7 @@ def test_a_million_embeddings_fit_in_3_gigabytes():
 # Sampling
 
 
-def test_chains_sample_the_uniform_law_of_the_fitted_metric(trained, digits):
+def test_chains_sample_the_uniform_distribution_of_the_fitted_metric(trained, digits):
     """From fit to points: 2-d box probabilities against quadrature, in a proper setting."""
     config = MetricUniformHMCSamplerConfig(
         metric="posteriors", num_centroids=10, decay=0.3, regularization=0.1, mcmc_steps_nbr=50,
@@ -313,8 +315,9 @@ def test_chains_sample_the_uniform_law_of_the_fitted_metric(trained, digits):
 
 
 def test_additive_volumes_sample_the_mixture_of_the_widened_posteriors(digits):
-    """Equal posteriors N(mu_i, s² I) at every point and lambda = 0: the uniform law is the mixture
-    of N(mu_i, width² s² I). One-dimensional marginals against it, by Kolmogorov and Smirnov."""
+    """Equal posteriors N(mu_i, s² I) at every point and lambda = 0: the uniform distribution is the
+    mixture of N(mu_i, width² s² I). One-dimensional marginals against it, by Kolmogorov and
+    Smirnov."""
     model, data, width = build("VAE", latent_dim=6), digits[:100], 1.5
     with torch.no_grad():
         means = model.encoder(torch.as_tensor(data)).embedding
@@ -346,7 +349,7 @@ def test_additive_volumes_sample_the_mixture_of_the_widened_posteriors(digits):
 
     bound = kstwo(3000).isf(1e-5 / 6)
     assert max(statistic(additive=True)) < bound
-    assert max(statistic(additive=False)) > bound  # the law of the paper's metric is another
+    assert max(statistic(additive=False)) > bound  # that of the paper's metric is another
 
 
 @pytest.mark.parametrize("number, batch_size", [(0, 5), (1, 500), (5, 5), (7, 3)])
@@ -382,12 +385,25 @@ def test_images_and_sampler_are_written(trained, digits, tmp_path):
     )  # fmt: skip
     assert nothing is None
     assert sorted(os.listdir(out)) == [
-        *(f"{i:08d}.png" for i in range(5)), "sampler.pt", "sampler_config.json",
+        *(f"{i:08d}.png" for i in range(5)), "sampler.pt", "sampler_checksums.json",
+        "sampler_config.json",
     ]  # fmt: skip
     x = MetricUniformHMCSampler.load(out, trained).sample(5, 2)
     for i, image in enumerate(x):
         expected = (255 * image.permute(1, 2, 0).numpy()).astype("uint8").repeat(3, -1)
         np.testing.assert_array_equal(imread(out / f"{i:08d}.png"), expected)
+
+
+def test_images_of_a_longer_run_are_not_taken_for_new_ones(fitted, tmp_path):
+    fitted.sample(5, output_dir=str(tmp_path))
+    (tmp_path / "portrait.png").write_text("of the user's own")
+    first = (tmp_path / "00000004.png").read_bytes()
+    with pytest.raises(ValueError, match=r"holds 2 images from 00000003.png on, of a longer run"):
+        fitted.sample(3, output_dir=str(tmp_path))
+    assert (tmp_path / "00000004.png").read_bytes() == first
+    fitted.sample(6, output_dir=str(tmp_path))
+    assert len(os.listdir(tmp_path)) == 7
+    assert (tmp_path / "00000004.png").read_bytes() != first
 
 
 def test_diagnostics(trained, digits):
@@ -463,6 +479,36 @@ def test_nothing_half_written_when_saving_fails(fitted, tmp_path, monkeypatch):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_a_sampler_of_another_model_says_so(trained, digits, tmp_path):
+    """Of the same latent dimension: other weights draw what does not belong to the data."""
+    sampler = MetricUniformHMCSampler(trained, quick())
+    sampler.fit(digits[:100])
+    sampler.save(tmp_path)
+    other = copy.deepcopy(trained)
+    with torch.no_grad():
+        other.decoder.layers[0][0].bias[0] += 1e-3
+    with pytest.warns(UserWarning, match=r"fitted to a model of other weights than this VAE"):
+        loaded = MetricUniformHMCSampler.load(tmp_path, other)
+    loaded.save(tmp_path / "again")  # it stays the sampler of the first model
+    with pytest.warns(UserWarning, match="other weights"):
+        MetricUniformHMCSampler.load(tmp_path / "again", other)
+    loaded.fit(digits[:100])
+    loaded.save(tmp_path / "again")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MetricUniformHMCSampler.load(tmp_path / "again", other)
+        # The same weights, wherever and in whatever type.
+        MetricUniformHMCSampler.load(tmp_path, copy.deepcopy(trained).double())
+
+
+@pytest.mark.parametrize("metric", ["codes", "posteriors"])
+@pytest.mark.parametrize("temperature", [1e-320, 1e-30, 1e30])
+def test_temperatures_that_float32_does_not_hold(metric, temperature, trained, digits):
+    config = default(metric=metric, temperature=temperature, num_centroids=10)
+    with pytest.raises(ValueError, match=r"temperature.*\.$"):
+        MetricUniformHMCSampler(trained, config).fit(digits[:100])
+
+
 # Bad input
 
 
@@ -486,21 +532,21 @@ class Keyless(torch.utils.data.Dataset):
 
 BAD_DATA = {
     "none": (lambda x: None, ValueError, "fit needs train_data"),
-    "list": (lambda x: x.tolist(), TypeError, "must be a numpy array, a torch tensor or a Data"),
-    "words": (lambda x: np.array(["a", "b"]), TypeError, "must hold real numbers, got an array"),
+    "ragged list": (lambda x: [[1.0], [1.0, 2.0]], TypeError, "must hold real numbers"),
+    "words": (lambda x: np.array(["a", "b"]), TypeError, "must hold real numbers.*an array of <U1"),
     "complex": (lambda x: x.astype(complex), TypeError, "must hold real numbers"),
     "complex tensor": (lambda x: torch.tensor(x) + 1j, TypeError, "must hold real numbers"),
-    "scalar": (lambda x: np.array(1.0), ValueError, "are empty"),
-    "empty": (lambda x: x[:0], ValueError, r"are empty \(shape \[0, 1, 8, 8\]\)"),
+    "scalar": (lambda x: np.array(1.0), ValueError, "has no rows"),
+    "empty": (lambda x: x[:0], ValueError, "train_data has no rows: at least one"),
     "empty dataset": (
-        lambda x: BaseDataset(torch.zeros(0, 1, 8, 8), torch.zeros(0)), ValueError, "are empty"),
-    "keyless dataset": (lambda x: Keyless(), ValueError, "does not return 'data'"),
-    "flat": (lambda x: x.reshape(len(x), 64), ValueError, r"must have shape \[N, 1, 8, 8\]"),
-    "one image": (lambda x: x[0], ValueError, r"must have shape \[N, 1, 8, 8\]"),
+        lambda x: BaseDataset(torch.zeros(0, 1, 8, 8), torch.zeros(0)), ValueError, "has no rows"),
+    "keyless dataset": (lambda x: Keyless(), ValueError, "must have 'data', got image: rename"),
+    "flat": (lambda x: x.reshape(len(x), 64), ValueError, r"must have shape \[B, 1, 8, 8\]"),
+    "one image": (lambda x: x[0], ValueError, r"must have shape \[B, 1, 8, 8\]"),
     "nan": (
         lambda x: np.where(np.arange(50)[:, None, None, None] == 7, np.nan, x),
-        ValueError, "contain NaN or infinity between rows 0 and 49"),
-    "infinite": (lambda x: x / 0.0 + 1, ValueError, "contain NaN or infinity"),
+        ValueError, r"train_data\[0:50\] contains NaN or infinity"),
+    "infinite": (lambda x: x / 0.0 + 1, ValueError, "contains NaN or infinity"),
     "few": (lambda x: x[:5], ValueError, "num_centroids is 20, but there are only 5 training"),
     "duplicates": (lambda x: np.repeat(x[:1], 50, 0), ValueError, "temperature is 0: the model"),
 }  # fmt: skip
@@ -609,9 +655,9 @@ def spoil_value(folder):
     torch.save({**state, "precisions": -state["precisions"]}, folder / "sampler.pt")
 
 
-def spoil_starts(folder):
+def spoil_starts(folder, starts):
     state = torch.load(folder / "sampler.pt")
-    torch.save({**state, "starts": torch.zeros(3, 7)}, folder / "sampler.pt")
+    torch.save({**state, "starts": starts}, folder / "sampler.pt")
 
 
 def spoil_config(folder):
@@ -623,6 +669,11 @@ def spoil_field(folder):
     path.write_text(path.read_text().replace('"n_lf"', '"leapfrogs"'))
 
 
+def spoil_number(folder):
+    path = folder / "sampler_config.json"
+    path.write_text(path.read_text().replace('"num_centroids": 20', '"num_centroids": 19'))
+
+
 def spoil_name(folder):
     (folder / "sampler_config.json").write_text('{"name": "NormalSamplerConfig"}')
 
@@ -632,7 +683,7 @@ def spoil_nameless(folder):
 
 
 SPOILT = {
-    "no folder": (lambda f: [p.unlink() for p in f.iterdir()], FileNotFoundError, "no config file"),
+    "no files": (lambda f: [p.unlink() for p in f.iterdir()], FileNotFoundError, "no config file"),
     "no state": (lambda f: (f / "sampler.pt").unlink(), FileNotFoundError, "There is no file"),
     "cut": (spoil_cut, ValueError, "damaged or is not a file of tensors"),
     "empty": (lambda f: (f / "sampler.pt").write_bytes(b""), ValueError, "damaged"),
@@ -641,7 +692,18 @@ SPOILT = {
     "list": (spoil_list, ValueError, "does not hold a dictionary of tensors"),
     "other tensors": (spoil_other_tensors, ValueError, "does not fit a MetricUniformHMCSampler"),
     "value": (spoil_value, ValueError, "does not fit .*must be positive"),
-    "starts": (spoil_starts, ValueError, "does not fit"),
+    "starts": (
+        lambda f: spoil_starts(f, torch.zeros(3, 7)), ValueError,
+        r"starts must have shape \[1 or more, 2\] for this model, got \[3, 7\]"),
+    "no starts": (
+        lambda f: spoil_starts(f, torch.zeros(0, 2)), ValueError, r"\[1 or more, 2\].*\[0, 2\]"),
+    "NaN": (
+        lambda f: spoil_starts(f, torch.full((3, 2), float("nan"))), ValueError,
+        "starts must hold finite numbers"),
+    "integers": (
+        lambda f: spoil_starts(f, torch.zeros(3, 2, dtype=torch.long)), ValueError,
+        "starts must hold finite numbers"),
+    "centroids": (spoil_number, ValueError, "has 20 centroids, but num_centroids .* is 19"),
     "config": (spoil_config, ValueError, "is not a config written by pythae"),
     "field": (
         spoil_field,
@@ -650,20 +712,25 @@ SPOILT = {
     ),
     "name": (spoil_name, ValueError, "holds a NormalSamplerConfig"),
     "nameless": (spoil_nameless, ValueError, "is not a config written by pythae"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("spoil, error, message", SPOILT.values(), ids=SPOILT.keys())
 def test_missing_damaged_and_foreign_files(fitted, trained, tmp_path, spoil, error, message):
     fitted.save(tmp_path)
     spoil(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError)) as refused:
+        MetricUniformHMCSampler.load(tmp_path, trained)
+    # The checksums tell that something was changed; without them, it shows by itself.
+    assert re.search(r"was changed after it was saved|There is no", str(refused.value))
+    (tmp_path / "sampler_checksums.json").unlink(missing_ok=True)
     with pytest.raises(error, match=message):
         MetricUniformHMCSampler.load(tmp_path, trained)
 
 
 def test_sampler_of_another_latent_dimension(fitted, tmp_path):
     fitted.save(tmp_path)
-    with pytest.raises(ValueError, match=r"latent space of dimension 2, but .* has 4"):
+    with pytest.raises(ValueError, match=r"starts must have shape \[1 or more, 4\].*\[500, 2\]"):
         MetricUniformHMCSampler.load(tmp_path, build("VAE"))
 
 

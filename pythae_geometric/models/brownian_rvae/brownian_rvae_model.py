@@ -5,13 +5,15 @@ import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
-from ...geometry import evaluation_mode
 from ..base import GeometricModel
+from ..checks import decoded, encoded, require_input_dim
+from ..decoder_map import DecoderMap, HeldFixed
+from ..likelihood import log_likelihood
 from .brownian_rvae_config import BrownianRVAEConfig
-from .checks import check_data, check_encoded, check_training
+from .checks import check_in_range, check_training
 from .distributions import BrownianPosterior, BrownianPrior
 from .geodesic_fan import GeodesicFan, along_curves
-from .networks import Decoder, Encoder
+from .networks import default_decoder, default_encoder, upgraded
 from .phases import CodeStatistics, LastPhase
 from .stochastic_decoder import DecoderMetric, RBFPrecision, gaussian_log_prob
 
@@ -44,7 +46,7 @@ class BrownianRVAE(GeometricModel):
     :math:`Z = 1 + O(s)`, and exactly 1 in flat space. The loss plus :math:`\log Z` is a bound on
     :math:`-\log p(x)` of the normalised prior; ``reg_loss`` estimates the Kullback-Leibler
     divergence minus :math:`\log Z`, and so is at least :math:`-\log Z` in expectation. In two
-    dimensions Z is an integral over a plane (``examples/reproduce/seed_001.py`` measures it).
+    dimensions Z is an integral over a plane (``examples/reproduce/kalatzis2020.py`` measures it).
 
     **Two phases.** For ``warmup_epochs`` epochs encoder and mean are trained as an autoencoder
     (:math:`z = m(x)`, :math:`\sigma = 1`). Then k-means on the codes places the centres of
@@ -95,16 +97,10 @@ class BrownianRVAE(GeometricModel):
         encoder: BaseEncoder | None = None,
         decoder: BaseDecoder | None = None,
     ):
-        if model_config.input_dim is None:
-            raise ValueError(
-                "input_dim is not set: give the config the shape of a data point, such as "
-                "input_dim=(1, 28, 28)."
-            )
-        super().__init__(model_config, decoder=decoder or Decoder(model_config))
+        require_input_dim(model_config)
+        super().__init__(model_config, decoder=decoder or default_decoder(model_config))
         self.model_name = "BrownianRVAE"
-        self.set_encoder(encoder or Encoder(model_config))
-        model_config.uses_default_encoder = encoder is None
-        model_config.uses_default_decoder = decoder is None
+        self._set_networks(encoder, decoder, encoder or default_encoder(model_config))
 
         K, d = model_config.num_centers, model_config.latent_dim
         D = math.prod(model_config.input_dim)
@@ -146,16 +142,10 @@ class BrownianRVAE(GeometricModel):
     @torch.no_grad()
     def _begin_second_phase(self) -> None:
         seen, self._statistics = self._statistics, CodeStatistics()
-        if not seen.count:
-            raise RuntimeError(
-                "No codes were seen in the last epoch of the first phase: call the model in "
-                "training mode with the keyword epoch, as pythae's trainer does, before update()."
-            )
         codes = seen.codes
         self.std.place(codes, seen.variance)
-        # The prior starts at the code nearest to the mean, with its most likely time.
-        nearest = (codes - codes.mean(0)).norm(dim=1).argmin()
-        self.prior_center.copy_(codes[nearest])
+        # The prior starts at the central code, with its most likely time.
+        self.prior_center.copy_(seen.central_code)
         self.fan.anchors.copy_(self.std.centers)
         self.fan.deviations.zero_()
         self.fan.solve(self.metric, self.prior_center, FIRST_ITERATIONS)
@@ -187,6 +177,10 @@ class BrownianRVAE(GeometricModel):
     def _progress(self) -> str:
         return f"{int(self.epochs_done)} of {self.model_config.warmup_epochs} epochs"
 
+    @classmethod
+    def _upgraded(cls, state):
+        return upgraded(state)
+
     # The geometry
 
     @property
@@ -201,11 +195,11 @@ class BrownianRVAE(GeometricModel):
                 f"The model is in the first phase of its training ({self._progress()}), where it "
                 "has no metric yet: train it longer, or lower warmup_epochs."
             )
-        return DecoderMetric(self._mean_map(), self.std)
+        return DecoderMetric(self._mean(), self.std)
 
-    def _mean_map(self):
-        decoder = self.decoder  # in the closure, where geometry finds it to set its mode
-        return lambda z: decoder(z)["reconstruction"].flatten(1)
+    def _mean(self) -> HeldFixed:
+        """The mean as a map of latent points, which the second phase holds fixed."""
+        return HeldFixed(DecoderMap(self))
 
     def log_prior(self, z: torch.Tensor) -> torch.Tensor:
         """The log density of the prior with respect to dz, its geodesics solved to convergence.
@@ -227,15 +221,14 @@ class BrownianRVAE(GeometricModel):
 
     def _posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean ``[B, d]`` and log time ``[B]``."""
-        encoded = self.encoder(x)
-        mean, log_covariance = encoded["embedding"], encoded["log_covariance"]
-        check_encoded(mean, log_covariance, len(x), self.latent_dim)
+        d = self.latent_dim
+        mean, log_covariance = encoded(self.encoder, x, d, widths=(1, d))
         low, high = (math.log(time) for time in TIMES)
         return mean, (log_covariance.mean(1) + self.log_time_unit).clamp(low, high)
 
     def _along_curves(self, z):
         """See :func:`~.geodesic_fan.along_curves`."""
-        return along_curves(self.fan, self._mean_map(), self.std, z, self.prior_center)
+        return along_curves(self.fan, self._mean(), self.std, z, self.prior_center)
 
     # pythae's interface
 
@@ -257,14 +250,12 @@ class BrownianRVAE(GeometricModel):
                 training points than ``num_centers``.
             DegenerateMetricError: if the decoder has collapsed a latent direction.
         """
-        x = inputs["data"]
-        check_data(x, self.model_config)
+        x = check_in_range(inputs["data"], self.model_config)
         if self.training:
             self._last_phase = self._last_phase.in_training(kwargs.get("epoch"))
         # Geometry needs full precision: some operations have no version in half precision, and
         # derivatives in it would be useless.
         with torch.autocast(x.device.type, enabled=False):
-            self.decoder.requires_grad_(self.in_warmup)
             if self.in_warmup:
                 return self._autoencoder(x, kwargs)
             output = self._elbo(x)
@@ -276,7 +267,7 @@ class BrownianRVAE(GeometricModel):
         if self.training:
             check_training(self.model_config, **kwargs)
         z, log_time = self._posterior(x)
-        recon_x = self.decoder(z)["reconstruction"]
+        recon_x = decoded(self.decoder, z, x.shape[1:])
         x, mean = x.flatten(1), recon_x.flatten(1)
         recon_loss = -gaussian_log_prob(x, mean, torch.ones_like(mean)).mean()
         is_last = int(self.epochs_done) == self.model_config.warmup_epochs - 1
@@ -306,7 +297,6 @@ class BrownianRVAE(GeometricModel):
             z=z,
         )
 
-    @torch.no_grad()
     def get_nll(self, data: torch.Tensor, n_samples: int = 1, batch_size: int = 100) -> float:
         r"""Estimate the log likelihood of data by importance sampling.
 
@@ -330,23 +320,12 @@ class BrownianRVAE(GeometricModel):
             ValueError: if a number is less than 1, or the data do not fit.
         """
         metric = self.metric
-        check_data(data, self.model_config)
-        if n_samples < 1 or batch_size < 1:
-            raise ValueError(
-                f"n_samples and batch_size must be at least 1, got {n_samples} and {batch_size}."
-            )
-        with evaluation_mode(self):
-            mean, log_time = (
-                torch.cat(part)
-                for part in zip(*map(self._posterior, data.split(batch_size)), strict=True)
-            )
-            rows = torch.arange(len(data), device=data.device).repeat_interleave(n_samples)
-            log_weights = []
-            for batch in rows.split(batch_size):
-                posterior = BrownianPosterior(metric, mean[batch], log_time[batch])
-                z = posterior.rsample()
-                x = data[batch].flatten(1)
-                log_likelihood = gaussian_log_prob(x, self._mean_map()(z), self.std(z))
-                log_weights.append(log_likelihood + self.log_prior(z) - posterior.log_prob(z))
-            log_weights = torch.cat(log_weights).view(len(data), n_samples)
-        return float((log_weights.logsumexp(1) - math.log(n_samples)).mean())
+        check_in_range(data, self.model_config)
+
+        def log_weight(x, mean, log_time):
+            posterior = BrownianPosterior(metric, mean, log_time)
+            z = posterior.rsample()
+            log_p_x = gaussian_log_prob(x.flatten(1), metric.mean(z), self.std(z))
+            return log_p_x + self.log_prior(z) - posterior.log_prob(z)
+
+        return log_likelihood(self, self._posterior, log_weight, (data,), n_samples, batch_size)

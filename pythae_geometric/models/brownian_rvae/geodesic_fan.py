@@ -18,7 +18,7 @@ class GeodesicFan(nn.Module):
     A training step needs the distance of every sample to one and the same centre, while metric and
     centre hardly move from step to step. So the geodesics to the anchors are solved once an epoch,
     and a step pays for one evaluation of the energy of :math:`\gamma_z`. But for the error of its
-    N nodes, twice that energy is at least the squared distance, and the excess is quadratic in the
+    N steps, twice that energy is at least the squared distance, and the excess is quadratic in the
     deviation from the geodesic; its gradient at fixed interior is the envelope theorem's to first
     order. On the digits with 64 anchors the median excess is 0.1 % at d = 2, 1 % at d = 5 and 3 %
     at d = 10; that of straight lines is 9 %, 5 % and 15 %.
@@ -26,19 +26,19 @@ class GeodesicFan(nn.Module):
     Args:
         num_anchors: K.
         latent_dim: d.
-        nodes: number N of steps of a curve, even and at least 4.
+        steps: number N of steps of a curve, even and at least 4.
     """
 
-    def __init__(self, num_anchors: int, latent_dim: int, nodes: int = 6):
+    def __init__(self, num_anchors: int, latent_dim: int, steps: int = 6):
         super().__init__()
-        self.nodes = nodes
+        self.steps = steps
         self.register_buffer("anchors", torch.zeros(num_anchors, latent_dim))
-        self.register_buffer("deviations", torch.zeros(num_anchors, nodes - 1, latent_dim))
+        self.register_buffer("deviations", torch.zeros(num_anchors, steps - 1, latent_dim))
 
     @torch.no_grad()
     def solve(self, metric: PullbackMetric, center: torch.Tensor, iterations: int) -> None:
         """Relax the geodesics from ``center [d]`` to the anchors, beginning at those of before."""
-        N, anchors = self.nodes, self.anchors
+        N, anchors = self.steps, self.anchors
         line = straight_line(center.expand_as(anchors), anchors, N)
         curves = line.clone()
         curves[:, 1:-1] += self.deviations
@@ -65,7 +65,7 @@ class GeodesicFan(nn.Module):
         nearest = square.amin(1, keepdim=True) + torch.finfo(z.dtype).tiny
         weights = (-square / nearest).softmax(1)
         deviation = torch.einsum("bk,knd->bnd", weights, self.deviations)
-        return straight_line(center.expand_as(z), z, self.nodes)[:, 1:-1] + deviation
+        return straight_line(center.expand_as(z), z, self.steps)[:, 1:-1] + deviation
 
 
 def mean_squared_speed(image: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 import copy
 import math
-import warnings
 
 import torch
+
+from ...geometry._warnings import warn
 
 # The codes of this many training points place the centres.
 MAX_CODES = 20_000
@@ -29,8 +30,23 @@ class CodeStatistics:
 
     @property
     def codes(self) -> torch.Tensor:
-        """All codes, ``[N, d]``."""
+        """All codes, ``[N, d]``.
+
+        Raises:
+            RuntimeError: if there are none.
+        """
+        if not self.count:
+            raise RuntimeError(
+                "No codes were seen in the last epoch of the first phase: call the model in "
+                "training mode with the keyword epoch, as pythae's trainer does, before update()."
+            )
         return torch.cat(self._codes)
+
+    @property
+    def central_code(self) -> torch.Tensor:
+        """The code nearest to the mean of all, ``[d]``."""
+        codes = self.codes
+        return codes[(codes - codes.mean(0)).norm(dim=1).argmin()]
 
     @property
     def variance(self) -> torch.Tensor:
@@ -125,8 +141,8 @@ class LastPhase:
         return best
 
     def warn_once(self, message: str) -> None:
-        """Warn whoever called the caller, once for a model and its copies together."""
+        """Warn, once for a model and its copies together."""
         root = self.original or self
         if not root.warned:
             root.warned = True
-            warnings.warn(message, stacklevel=3)
+            warn(message)

@@ -88,6 +88,17 @@ class RBFPrecision(nn.Module):
         return (-self.bandwidth * square).exp()
 
 
+class MeanAndDeviation(nn.Module):
+    r"""The pair :math:`z \mapsto (\mu(z), \sigma(z))` of a stochastic decoder, each ``[B, D]``."""
+
+    def __init__(self, mean: nn.Module, std: RBFPrecision):
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.mean(z), self.std(z)
+
+
 class DecoderMetric(StochasticPullbackMetric):
     r"""The metric :math:`G = J_\mu^\top J_\mu + J_\sigma^\top J_\sigma` of a stochastic decoder.
 
@@ -97,19 +108,16 @@ class DecoderMetric(StochasticPullbackMetric):
     """
 
     def __init__(self, mean: nn.Module, std: RBFPrecision):
-        super().__init__(lambda z: (mean(z), std(z)))
-        # Held without being submodules: they belong to the model.
-        self._parts = (mean, std)
+        super().__init__(MeanAndDeviation(mean, std))
+        self.mean, self.std = mean, std
 
     def jacobian(self, z: torch.Tensor) -> torch.Tensor:
-        mean, std = self._parts
-        return torch.cat([jacobian(mean, z).flatten(1, -2), std.jacobian(z)], dim=1)
+        return torch.cat([jacobian(self.mean, z).flatten(1, -2), self.std.jacobian(z)], dim=1)
 
     def pushforward(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """The tangent vectors ``J(z) v [B, 2D]`` of ``v [B, d]``, by one forward product."""
-        mean, std = self._parts
-        of_mean = directional_derivative(mean, z, v)[1]
-        return torch.cat([of_mean, std.directional_derivative(z, v)], dim=1)
+        of_mean = directional_derivative(self.mean, z, v)[1]
+        return torch.cat([of_mean, self.std.directional_derivative(z, v)], dim=1)
 
 
 def gaussian_log_prob(x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

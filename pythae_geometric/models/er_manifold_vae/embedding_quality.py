@@ -24,11 +24,12 @@ class EmbeddingQuality(NamedTuple):
     r"""Quality of an embedding; lengths in units of the root mean square norm of the manifold.
 
     Attributes:
-        distance: root mean square distance of embedded points from the manifold. (Of a user's
-            manifold: from the nearest of the sampler's points, less what those have from others.)
+        distance: root mean square distance of embedded points from the manifold. (Of a custom
+            manifold: from the nearest of the sampler's points, minus the sampling baseline, which
+            is that distance for other points of the sampler.)
         energy: energy distance of embedded points from the sampler's, :math:`(2 E|X-Y| - E|X-X'| -
-            E|Y-Y'|) / 2 E|X-Y|`: 0 for equal laws, 1 for laws that are as far as can be.
-        p_value: of the two-sample test of equal laws with this statistic, by permutation.
+            E|Y-Y'|) / 2 E|X-Y|`: 0 for equal distributions, 1 for those farthest apart.
+        p_value: of the permutation test of equal distributions with this statistic.
         smallest_singular_value: of the Jacobian in the coordinates :math:`u = \Phi(z)` of the
             cube, over all points with u in [0.05, 0.95]ⁿ, divided by the median one.
         self_intersections: share of such points that have another one, farther than 0.2 in u,
@@ -79,7 +80,7 @@ def embedding_quality(
         points: samples of the manifold, ``[N, m]``, where the module is.
         others: as many more.
         project: nearest points of the manifold, if there is a formula.
-        generator: of the hidden points, on the CPU.
+        generator: of the latent codes, on the CPU.
         permutations: of the test.
     """
     u = torch.rand(len(points), dim, generator=generator, dtype=torch.float64).to(points)

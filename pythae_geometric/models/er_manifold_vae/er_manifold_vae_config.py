@@ -15,10 +15,11 @@ class ERManifoldVAEConfig(StrictConfig, BaseAEConfig):
 
     Parameters:
         input_dim (tuple): The shape of one sample. Default: None
-        latent_dim (int): The dimension n of the hidden variable, which is that of the manifold.
+        latent_dim (int): The dimension n of the latent code, which is that of the manifold.
             None: that of the named manifold; ``"custom"`` needs it. Default: None
         manifold (str): ``"circle"``, ``"sphere(n)"``, ``"torus(n)"``, ``"so3"``, a product of them
-            such as ``"sphere(2) x circle"``, or ``"custom"``: the user's own. Default: "circle"
+            such as ``"sphere(2) x circle"``, or ``"custom"``, which is given to the model by its
+            samples or by an embedding. Default: "circle"
         ambient_dim (int): The dimension m of the space that holds the manifold. None: that of the
             named manifold; ``"custom"`` needs it. Default: None
         embedding (str): ``"exact"``: a formula. ``"learned"``: the decoder of a Wasserstein
@@ -26,9 +27,15 @@ class ERManifoldVAEConfig(StrictConfig, BaseAEConfig):
         posterior (str): ``"beta"``: Beta, with the uniform prior on the cube. ``"normal"``:
             Gaussian, with the prior N(0, I). Default: "beta"
         group_action (bool): Whether a group-action encoder moves the posterior by an element of
-            the symmetry group of the manifold. Default: False
-        likelihood_std (float): The deviation :math:`\sigma > 0` of the likelihood
-            :math:`N(x; \mu(y), \sigma^2 I)`. Default: 1.0
+            the symmetry group of the manifold. Data that go round a loop, such as pictures of a
+            turning object, need it: without it the codes are torn where the loop closes.
+            Default: False
+        likelihood (str): ``"gaussian"``: :math:`N(x; \mu(y), \sigma^2 I)`. ``"bernoulli"``: the
+            cross entropy, for images in [0, 1]; the default decoder ends with a sigmoid, and a
+            custom one must give values in [0, 1], too. Default: "gaussian"
+        likelihood_std (float): The deviation :math:`\sigma > 0` of the Gaussian likelihood. It
+            weighs the reconstruction against the prior: where it is large for the data, the
+            posterior collapses. None: it is learned. Default: None
         hidden_dims (tuple): Widths of the default networks, of ReLU units. Default: (512,)
         embedding_epochs (int): Epochs of 100 steps in the training of a learned embedding.
             Default: 30
@@ -40,7 +47,8 @@ class ERManifoldVAEConfig(StrictConfig, BaseAEConfig):
     embedding: Literal["exact", "learned"] = "exact"
     posterior: Literal["beta", "normal"] = "beta"
     group_action: bool = False
-    likelihood_std: float = 1.0
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
+    likelihood_std: float | None = None
     hidden_dims: tuple[int, ...] = (512,)
     embedding_epochs: int = 30
 
@@ -52,7 +60,13 @@ class ERManifoldVAEConfig(StrictConfig, BaseAEConfig):
             manifold = manifold_from_name(self.manifold)
             self.latent_dim = _agreeing(self, "latent_dim", manifold.dim)
             self.ambient_dim = _agreeing(self, "ambient_dim", manifold.ambient_dim)
-        check_range(self, "likelihood_std", above=0)
+        if self.likelihood_std is not None:
+            check_range(self, "likelihood_std", above=0)
+            if self.likelihood != "gaussian":
+                raise ValueError(
+                    f"likelihood_std={self.likelihood_std!r} belongs to likelihood='gaussian', but "
+                    f"likelihood is {self.likelihood!r}: leave it out."
+                )
         check_range(self, "embedding_epochs", least=1)
         if not all(width >= 1 for width in self.hidden_dims):
             raise ValueError(f"hidden_dims must be at least 1, got {self.hidden_dims}.")
@@ -101,8 +115,8 @@ def _agreeing(config: ERManifoldVAEConfig, field: str, value: int) -> int:
     given = getattr(config, field)
     if given not in (None, value):
         raise ValueError(
-            f"{field} is {given}, but {value} for the manifold {config.manifold!r}: the hidden "
-            "variable has the dimension of the manifold, since fewer cannot cover it and more "
+            f"{field} is {given}, but {value} for the manifold {config.manifold!r}: the latent "
+            "code has the dimension of the manifold, since fewer cannot cover it and more "
             f"cannot be embedded in it. Leave {field} out."
         )
     return value

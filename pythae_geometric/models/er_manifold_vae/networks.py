@@ -1,6 +1,5 @@
 """Default networks, and those that carry points to the manifold and back."""
 
-import itertools
 import math
 
 import torch
@@ -9,34 +8,34 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import nn
 
 from ...geometry import Manifold
+from ..networks import PerceptronDecoder, PerceptronEncoder, perceptron
+from .er_manifold_vae_config import ERManifoldVAEConfig
+
+# Log variances of posteriors begin about here. From the whole width of the prior, where the points
+# on the manifold say nothing about the data, a group-action encoder often finds a worse way to lose
+# the noise than a smaller variance: to the cut of the chart, from where it does not come back.
+FIRST_LOG_VARIANCE = -4.0
 
 
-class Encoder(BaseEncoder):
-    """Perceptron with ReLU units, and two linear heads: ``embedding`` and ``log_covariance``."""
-
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int, hidden_dims: tuple[int, ...]):
-        super().__init__()
-        self.layers = perceptron(nn.ReLU, math.prod(input_dim), *hidden_dims, 2 * latent_dim)
-
-    def forward(self, x: torch.Tensor) -> ModelOutput:
-        embedding, log_covariance = self.layers(x.flatten(1)).chunk(2, dim=1)
-        return ModelOutput(embedding=embedding, log_covariance=log_covariance)
+def default_encoder(config: ERManifoldVAEConfig) -> BaseEncoder:
+    """A perceptron of ReLU units, with a variance for each latent dimension."""
+    n = config.latent_dim
+    encoder = PerceptronEncoder(nn.ReLU, config.input_dim, config.hidden_dims, n, n)
+    with torch.no_grad():
+        encoder.layers[-1].bias[n:] += FIRST_LOG_VARIANCE
+    return encoder
 
 
-class Decoder(BaseDecoder):
-    """Perceptron with ReLU units and a linear output, from points of the manifold."""
-
-    def __init__(self, input_dim: tuple[int, ...], ambient_dim: int, hidden_dims: tuple[int, ...]):
-        super().__init__()
-        self.input_dim = tuple(input_dim)
-        self.layers = perceptron(nn.ReLU, ambient_dim, *reversed(hidden_dims), math.prod(input_dim))
-
-    def forward(self, y: torch.Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.layers(y).unflatten(1, self.input_dim))
+def default_decoder(config: ERManifoldVAEConfig) -> BaseDecoder:
+    """A perceptron of ReLU units from points of the manifold, with a linear output for a Gaussian
+    likelihood, and a sigmoid for a Bernoulli likelihood."""
+    output = nn.Sigmoid if config.likelihood == "bernoulli" else nn.Identity
+    widths = config.hidden_dims[::-1]
+    return PerceptronDecoder(nn.ReLU, config.ambient_dim, widths, config.input_dim, output)
 
 
 class ManifoldDecoder(BaseDecoder):
-    """A decoder of hidden points: the embedding, and a network of points of the manifold.
+    """A decoder of latent codes: the embedding, and a network of points of the manifold.
 
     Args:
         embedding: module ``[B, n] -> [B, m]``.
@@ -52,9 +51,9 @@ class ManifoldDecoder(BaseDecoder):
 
 
 class GroupEncoder(BaseEncoder):
-    r"""An encoder whose posteriors are moved by a group element :math:`g(x)` (seed, section 3).
+    r"""An encoder whose posteriors are moved by a group element :math:`g(x)` (section 3).
 
-    As an encoder it gives the hidden point of the moved centre, :math:`e^{-1}(g(x)\, e(m(x)))`,
+    As an encoder it gives the latent code of the moved centre, :math:`e^{-1}(g(x)\, e(m(x)))`,
     for an embedding e. The group element comes from a frame, and so depends continuously on x also
     where x goes round a loop: see ``Manifold.group_element_from_frame``.
 
@@ -89,11 +88,3 @@ class GroupEncoder(BaseEncoder):
         r""":math:`g(x)\, y` for points ``[B, m]`` of the manifold."""
         g = self.manifold.group_element_from_frame(self.frame(x.flatten(1)))
         return self.manifold.act(g, y)
-
-
-def perceptron(unit: type[nn.Module], *sizes: int) -> nn.Sequential:
-    """Linear layers of these sizes, with units between them."""
-    layers = []
-    for fan_in, fan_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), unit()]
-    return nn.Sequential(*layers[:-1])

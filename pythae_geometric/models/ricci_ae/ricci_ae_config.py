@@ -21,7 +21,7 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
         curvature_weight (float): The weight of the functional. Negative: it is increased, which for
             :math:`\mathcal{F}` and :math:`\mathcal{W}` is the direction of the Ricci flow. 0: a
             plain autoencoder. The default is for "total_squared" where lengths in data space
-            are about 1: in ``examples/reproduce/seed_003.md`` it costs at most 6 % error on both
+            are about 1: in ``examples/reproduce/lazarev2023.md`` it costs at most 6 % error on both
             data sets, and Perelman's functionals, which cost far more, need less. It is read in
             every step, so that a training callback may raise it from small, as that script does;
             it may then end larger for the same error. The loss rises with it, and pythae's best

@@ -1,19 +1,20 @@
 import math
-import warnings
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from pythae.models import AE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
+from torch import nn
 from torch.nn import functional as F
 
 from ...geometry import PullbackMetric, scalar_curvature
-from ..base import GeometricModel, check_finite
-from .networks import SmoothDecoder, SmoothEncoder
+from ..base import GeometricModel
+from ..checks import check_data, decoded, embedded, require_input_dim
+from ..decoder_map import DecoderMap
+from .networks import default_decoder, default_encoder
+from .region import points_of_region, summary
 from .ricci_ae_config import RicciAEConfig
-from .ricci_functional import RicciFunctional, check_runaway, checked
+from .ricci_functional import RicciFunctional, WithCheckedGradients, check_runaway
 
 
 class RicciAE(GeometricModel, AE):
@@ -27,20 +28,21 @@ class RicciAE(GeometricModel, AE):
 
     The integrals are over the latent region, the box of coordinate volume ``V`` that holds the
     codes of the batch: sums over ``B`` points with weights ``V / B``. (For codes this takes their
-    law for uniform in the box.) Gradients go through the decoder and through ``V``, not through
-    the points: the surface becomes flatter where it is, and codes are not drawn to where it is
-    flat already. With ``V`` the functionals are those of the surface, whatever its latent units;
+    distribution to be uniform in the box.) Gradients go through the decoder and through ``V``, not
+    through the points: the surface becomes flatter where it is, and codes are not drawn to where it
+    is flat already. With ``V`` the functionals are those of the surface, whatever its latent units;
     without it the codes would drift apart for ever, since that lowers :math:`\sqrt{\det g}`.
 
     Where the Jacobian has no full rank the metric is degenerate; so the metric and the curvature
     are those of :math:`z \mapsto (\mathrm{decoder}(z), \varepsilon z)`, that is
-    :math:`g = J^\top J + \varepsilon^2 I`. A first batch in which this decides the metric warns.
+    :math:`g = J^\top J + \varepsilon^2 I`. A warning is issued when regularisation dominates the
+    metric.
 
     :math:`\mathcal{F}` and :math:`\mathcal{W}` are unbounded below, and the Ricci flow is their
     *ascent*, a negative ``curvature_weight``; the potential descends whatever the sign. What is
     minimised scales with the metric: for :math:`g \to c^2 g`, :math:`\int R^2 d\mu` gets the factor
-    :math:`c^{d-4}`, so that where data do not hold the surface it rewards large ones for d = 2
-    and small ones for d > 4.
+    :math:`c^{d-4}`, so that where data do not constrain the surface, the loss favours larger
+    surfaces for d = 2 and smaller ones for d > 4.
 
     The output of ``forward`` has ``loss``, ``recon_loss``, ``recon_x``, ``z``; and where the
     functional was evaluated ``curvature_loss`` (unweighted), ``mean_curvature`` and
@@ -49,7 +51,7 @@ class RicciAE(GeometricModel, AE):
 
     Args:
         model_config: the parameters.
-        encoder: network of the user's own, as in pythae. None: a perceptron ``D-512-256-d``, SiLU.
+        encoder: custom network, as in pythae. None: a perceptron ``D-512-256-d``, SiLU.
         decoder: likewise; smooth activations (GELU, SiLU, softplus, tanh), since ReLU has no
             second derivatives. None: a perceptron ``d-256-512-D``, SiLU, linear output.
 
@@ -80,19 +82,16 @@ class RicciAE(GeometricModel, AE):
         decoder: BaseDecoder | None = None,
     ):
         config = model_config
-        if config.input_dim is None and (encoder is None or decoder is None):
-            raise ValueError(
-                "The default networks need the shape of a sample: set input_dim in the config, or "
-                "give both an encoder and a decoder."
-            )
-        defaults = encoder is None, decoder is None
-        encoder = encoder or SmoothEncoder(config.input_dim, config.latent_dim)
-        decoder = decoder or SmoothDecoder(config.input_dim, config.latent_dim)
-        super().__init__(config, encoder=encoder, decoder=decoder)
-        config.uses_default_encoder, config.uses_default_decoder = defaults
+        if encoder is None or decoder is None:
+            require_input_dim(config)
+        shape = config.input_dim, config.latent_dim
+        super().__init__(
+            config, encoder or default_encoder(*shape), decoder or default_decoder(*shape)
+        )
         self.model_name = "RicciAE"
+        self._set_networks(encoder, decoder, self.encoder)
         self.functional = RicciFunctional(config.functional, config.latent_dim, config.tau)
-        self._training_steps = 0
+        self.register_buffer("training_steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, inputs, generator: torch.Generator | None = None, **kwargs) -> ModelOutput:
         """Encode, decode, and take the loss.
@@ -103,26 +102,30 @@ class RicciAE(GeometricModel, AE):
             kwargs: what pythae's trainer passes; not used.
         """
         config = self.model_config
-        x = inputs["data"]
-        z = self.encoder(x).embedding
-        recon_x = self.decoder(z)["reconstruction"]
-        recon_loss = F.mse_loss(recon_x, x, reduction="sum") / len(x)
-        if not math.isfinite(float(recon_loss.detach())):
-            check_finite(x, "The data")
-            raise ArithmeticError(
-                "The reconstruction error is not finite, though the data are: training has "
-                "diverged. Lower the learning rate."
+        x = check_data(inputs["data"], config)
+        # Second derivatives need full precision.
+        with torch.autocast(x.device.type, enabled=False):
+            z = embedded(self.encoder, x, self.latent_dim)
+            recon_x = decoded(self.decoder, z, x.shape[1:])
+            recon_loss = F.mse_loss(recon_x, x, reduction="sum") / len(x)
+            if not math.isfinite(float(recon_loss.detach())):
+                raise ArithmeticError(
+                    "The reconstruction error is not finite, though the data are: training has "
+                    "diverged. Lower the learning rate."
+                )
+            output = ModelOutput(
+                loss=config.recon_weight * recon_loss, recon_loss=recon_loss, recon_x=recon_x, z=z
             )
-        output = ModelOutput(
-            loss=config.recon_weight * recon_loss, recon_loss=recon_loss, recon_x=recon_x, z=z
-        )
-        weight = self._curvature_weight()
-        # One code alone spans no region.
-        if weight and len(z) > 1:
-            curvature = self._curvature(z, generator)
-            term = weight * curvature.curvature_loss
-            check_runaway(term, config.functional)
-            output.update(curvature, loss=output.loss + term)
+            weight = self._curvature_weight()
+            # One code alone spans no region.
+            if weight and len(z) > 1:
+                curvature = self._curvature(z, generator)
+                term = weight * curvature.curvature_loss
+                check_runaway(term, config.functional)
+                output.update(curvature, loss=output.loss + term)
+            else:
+                # Every parameter takes part in every loss, for training by several processes.
+                output.loss = output.loss + self.functional.zero()
         return output
 
     def _curvature_weight(self) -> float:
@@ -130,52 +133,33 @@ class RicciAE(GeometricModel, AE):
         config = self.model_config
         if not self.training:
             return config.curvature_weight
-        self._training_steps += 1
-        if (self._training_steps - 1) % config.curvature_every:
-            return 0.0
-        return config.curvature_weight * config.curvature_every
+        step = int(self.training_steps)
+        self.training_steps += 1
+        return (
+            0.0
+            if step % config.curvature_every
+            else (config.curvature_weight * config.curvature_every)
+        )
 
     def _curvature(self, z: torch.Tensor, generator: torch.Generator | None) -> ModelOutput:
         config = self.model_config
-        low, high = z.amin(0), z.amax(0)
-        extent = (high - low).clamp(min=torch.finfo(z.dtype).tiny)
-        if config.points == "uniform":
-            unit = torch.rand(
-                config.num_points, z.shape[1], dtype=z.dtype, device=z.device, generator=generator
-            )
-            points = (low + extent * unit).detach()
-        else:
-            points = z[: config.num_points].detach()
-        value, R, L = self.functional(
-            partial(_regularised, checked(self.decoder), config.regularization),
-            points,
-            extent.log().sum() - math.log(len(points)),
-            ascent=config.curvature_weight < 0,
-        )
-        R_squared = R.detach().square()
-        # Of J itself: the smallest eigenvalue of g is its square plus ε².
-        smallest = torch.linalg.svdvals(L.detach())[:, -1].square()
-        num_degenerate = int((smallest < 2 * config.regularization**2).sum())
-        if num_degenerate:
-            warnings.warn(
-                f"The decoder's Jacobian has all but lost its rank at {num_degenerate} of "
-                f"{len(points)} points (a singular value below regularization = "
-                f"{config.regularization:g}), and the regularisation decides the metric there. "
-                "This is common early in training; if it lasts, use fewer latent dimensions.",
-                stacklevel=2,
-            )
-        return ModelOutput(
-            curvature_loss=value,
-            mean_curvature=R.detach().mean(),
-            mean_squared_curvature=R_squared.mean(),
-            max_squared_curvature=R_squared.max(),
-            num_degenerate=num_degenerate,
-        )
+        points, log_weight = points_of_region(z, config, generator)
+        immersion = self.immersion
+        if torch.is_grad_enabled():
+            immersion = WithCheckedGradients(immersion)
+        ascent = config.curvature_weight < 0
+        value, R, L = self.functional(immersion, points, log_weight, ascent)
+        return ModelOutput(curvature_loss=value, **summary(R, L, config.regularization))
 
-    def immersion(self, z: torch.Tensor) -> torch.Tensor:
+    @classmethod
+    def _upgraded(cls, state):
+        return {"training_steps": torch.zeros((), dtype=torch.long), **state}
+
+    @property
+    def immersion(self) -> "RegularisedDecoder":
         r"""The map :math:`z \mapsto (\mathrm{decoder}(z), \varepsilon z)`, whose metric is the
-        regularised one: ``[B, d] -> [B, D + d]``."""
-        return _regularised(self.decoder, self.model_config.regularization, z)
+        regularised one: a module, ``[B, d] -> [B, D + d]``."""
+        return RegularisedDecoder(DecoderMap(self), self.model_config.regularization)
 
     @property
     def metric(self) -> PullbackMetric:
@@ -189,5 +173,12 @@ class RicciAE(GeometricModel, AE):
         return scalar_curvature(self.immersion, z)
 
 
-def _regularised(decoder: Callable, epsilon: float, z: torch.Tensor) -> torch.Tensor:
-    return torch.cat([decoder(z)["reconstruction"].flatten(1), epsilon * z], dim=1)
+class RegularisedDecoder(nn.Module):
+    r"""The map :math:`z \mapsto (f(z), \varepsilon z)`, an immersion whatever f is."""
+
+    def __init__(self, f: nn.Module, epsilon: float):
+        super().__init__()
+        self.f, self.epsilon = f, epsilon
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.f(z), self.epsilon * z], dim=1)

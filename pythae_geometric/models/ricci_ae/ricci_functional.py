@@ -69,7 +69,9 @@ class RicciFunctional(nn.Module):
         log_volume = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if self.potential is None:
             return total_squared_curvature(R, log_volume, log_weights), R, L
-        potential = checked(self.potential, -1.0 if ascent else 1.0)
+        potential = self.potential
+        if torch.is_grad_enabled():
+            potential = WithCheckedGradients(potential, -1.0 if ascent else 1.0)
         f = potential(z).squeeze(-1)
         grad_f_sq = gradient_norm_squared(potential, z, L)
         if self.name == "perelman_f":
@@ -79,18 +81,29 @@ class RicciFunctional(nn.Module):
         f = normalize_potential(f, log_volume, tau, n, log_weights)
         return perelman_w(R, grad_f_sq, f, log_volume, tau, n, log_weights), R, L
 
+    def zero(self) -> torch.Tensor:
+        """The number 0, as a function of the potential's parameters."""
+        parameters = [] if self.potential is None else self.potential.parameters()
+        return 0.0 * sum((p.sum() for p in parameters), torch.zeros(()))
 
-def checked(network: nn.Module, scale: float = 1.0) -> Immersion:
-    """The network, with its parameters' gradients times ``scale``, and checked as they arrive.
+
+class WithCheckedGradients(nn.Module):
+    """A network in which the gradients of the parameters are checked, and multiplied by a factor.
+
+    It is made for one step of training, and keeps the parameters of that moment.
 
     Raises (in the backward pass, before any optimiser step):
         RunawayFunctionalError: a gradient is not finite.
     """
-    if not torch.is_grad_enabled():
-        return network
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    parameters = dict(zip(names, _Checked.apply(scale, *parameters), strict=True))
-    return lambda z: functional_call(network, parameters, (z,))
+
+    def __init__(self, network: nn.Module, scale: float = 1.0):
+        super().__init__()
+        self.network = network
+        names, parameters = zip(*network.named_parameters(), strict=True)
+        self._checked = dict(zip(names, _Checked.apply(scale, *parameters), strict=True))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return functional_call(self.network, self._checked, (z,))
 
 
 class _Checked(torch.autograd.Function):

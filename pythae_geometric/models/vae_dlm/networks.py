@@ -1,4 +1,4 @@
-"""Modified perceptrons, and the networks of VAE-DLM that are made of them."""
+"""Modified perceptrons, and the networks of VAE-DLM that are built from them."""
 
 import math
 
@@ -7,6 +7,9 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import nn
 from torch.nn import functional as F
+
+from .inputs import check_times
+from .vae_dlm_config import VAE_DLM_Config
 
 
 def _tanh(x):
@@ -19,7 +22,7 @@ def _gelu(x):
     return x * normal, normal + x * torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
 
 
-# Each, and each with its derivative.
+# Each function, and the same together with its derivative.
 ACTIVATIONS = {"tanh": (torch.tanh, _tanh), "gelu": (F.gelu, _gelu)}
 
 
@@ -44,11 +47,11 @@ class ModifiedMLP(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, activation: str):
         super().__init__()
-        # Both gates and the first layer see the input: one product for the three.
+        # Both gates and the first layer take the input: one product for the three.
         self.first = nn.Linear(inputs, 3 * width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         self.last = nn.Linear(width, outputs)
-        self.activation = activation  # its name: functions are no state to be pickled
+        self.activation = activation  # by name, so that pickles hold no function
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         activation, _ = ACTIVATIONS[self.activation]
@@ -64,9 +67,9 @@ class ModifiedMLP(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         r"""The value ``[B, outputs]``, and the derivatives ``[k, B, outputs]`` along k directions.
 
-        Forward mode, written out: directions ``[k, inputs]`` that are the same for all the batch
-        leave the tangents of the gates of rank one, so that of every tangent only the hidden layers
-        are products of the size of the batch,
+        Forward mode, written out. The directions ``[k, inputs]`` are the same for the whole batch,
+        so that the gates and the first layer need no product of the size of the batch; each
+        tangent needs one in every hidden layer,
 
         .. math:: dH_k = \sigma'_k (U - V) \odot W_k\, dH_{k-1} + Z_k U' \odot W_U v
                   + (1 - Z_k) V' \odot W_V v.
@@ -89,7 +92,7 @@ class ModifiedMLP(nn.Module):
 class Encoder(BaseEncoder):
     """From the first state to mean and log variance of the chart point, both ``[B, d]``."""
 
-    def __init__(self, config):
+    def __init__(self, config: VAE_DLM_Config):
         BaseEncoder.__init__(self)
         inputs, d = math.prod(config.input_dim), config.latent_dim
         self.layers = ModifiedMLP(inputs, 2 * d, config.hidden_dim, config.num_layers, "gelu")
@@ -102,7 +105,7 @@ class Encoder(BaseEncoder):
 class Decoder(BaseDecoder):
     """From points of the manifold ``[B, d + 1]`` to states, ``reconstruction``."""
 
-    def __init__(self, config):
+    def __init__(self, config: VAE_DLM_Config):
         BaseDecoder.__init__(self)
         self.input_dim = tuple(config.input_dim)
         inputs, outputs = config.latent_dim + 1, math.prod(self.input_dim)
@@ -117,7 +120,7 @@ class TimeNetwork(nn.Module):
     r"""A modified perceptron of chart point and time, ``(u [B, d], t [B, 1]) -> [B, *shape]``; the
     time enters as a fraction of the horizon."""
 
-    def __init__(self, config, shape: tuple[int, ...], activation: str):
+    def __init__(self, config: VAE_DLM_Config, shape: tuple[int, ...], activation: str):
         super().__init__()
         self.shape, self.horizon = shape, config.horizon
         inputs, width, depth = config.latent_dim + 1, config.hidden_dim, config.num_layers
@@ -129,13 +132,13 @@ class TimeNetwork(nn.Module):
     def chart_derivatives(
         self, u: torch.Tensor, t: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The value, and the derivatives by the d coordinates of u, ``[d, B, *shape]``."""
+        """The value, and the derivatives in the d coordinates of u, ``[d, B, *shape]``."""
         return self._along(u, t, slice(0, -1))
 
     def time_derivative(
         self, u: torch.Tensor, t: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The value, and the derivative by t, both ``[B, *shape]``."""
+        """The value, and the derivative in t, both ``[B, *shape]``."""
         value, derivatives = self._along(u, t, slice(-1, None))
         return value, derivatives[0] / self.horizon
 
@@ -149,7 +152,7 @@ class TimeNetwork(nn.Module):
 class GramNetwork(TimeNetwork):
     r"""A symmetric, positive semidefinite matrix :math:`A^\top A` of chart point and time."""
 
-    def __init__(self, config):
+    def __init__(self, config: VAE_DLM_Config):
         super().__init__(config, (config.latent_dim, config.latent_dim), "gelu")
 
     def forward(self, u: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -165,7 +168,7 @@ class GramNetwork(TimeNetwork):
 
 
 class ChartDecoder(BaseDecoder):
-    r"""From chart points, and a time, to states: the manifold map and then the decoder network.
+    r"""From chart points and a time to states: the manifold map, followed by the decoder network.
 
     Args:
         manifold_map: :math:`E(u, t)`, with values ``[B, d + 1]``; None: ``(u, t / horizon)``.
@@ -174,7 +177,13 @@ class ChartDecoder(BaseDecoder):
         default_time: the time of points that come without one.
     """
 
-    def __init__(self, manifold_map, network: BaseDecoder, horizon: float, default_time: float):
+    def __init__(
+        self,
+        manifold_map: TimeNetwork | None,
+        network: nn.Module,
+        horizon: float,
+        default_time: float,
+    ):
         BaseDecoder.__init__(self)
         self.manifold_map, self.network = manifold_map, network
         self.horizon, self.default_time = horizon, default_time
@@ -190,30 +199,34 @@ class ChartDecoder(BaseDecoder):
 
         Args:
             u: chart points, ``[B, d]``.
-            t: a time, or one for each point, ``[B]``; None: the default time.
+            t: one time, or one for each point, ``[B]``; None: the default time.
 
         Raises:
-            ValueError: a time is outside the horizon, or not as many as points.
+            ValueError: if a time is outside the horizon, or there are not as many as points.
         """
         t = check_times(self.default_time if t is None else t, u, self.horizon)
         return self.network(self.points(u, t))
 
 
-def check_times(t, u: torch.Tensor, horizon: float) -> torch.Tensor:
-    """The times as ``[B, 1]``, one for each row of ``u``.
+class ManifoldAt(nn.Module):
+    """The manifold at one time: from chart points ``[B, d]`` to its points ``[B, d + 1]``.
 
-    Raises:
-        ValueError: they are not as many, or not in [0, horizon].
+    Args:
+        decoder: of the model.
+        time: in [0, horizon].
     """
-    t = torch.as_tensor(t, dtype=u.dtype, device=u.device)
-    if t.numel() not in (1, len(u)):
-        raise ValueError(
-            f"There must be one time, or one for each of {len(u)} points, got {list(t.shape)}."
-        )
-    low, high = float(t.min()), float(t.max())
-    if not (low >= 0 and high <= horizon * (1 + 1e-6)):
-        raise ValueError(
-            f"Times must be in [0, {horizon:g}], the model's horizon, got {low:g} to {high:g}: "
-            "rescale them, or set horizon in the config."
-        )
-    return t.reshape(-1, 1).expand(len(u), 1)
+
+    def __init__(self, decoder: ChartDecoder, time: float):
+        super().__init__()
+        self.decoder, self.time = decoder, time
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        return self.decoder.points(u, u.new_full((len(u), 1), self.time))
+
+
+def network_of(decoder: nn.Module) -> nn.Module:
+    """The decoder network itself, where ``decoder`` is that of a VAE-DLM.
+
+    Version 0.1.0 pickled such a decoder whole, together with its class: hence a look at the name.
+    """
+    return decoder.network if type(decoder).__name__ == ChartDecoder.__name__ else decoder

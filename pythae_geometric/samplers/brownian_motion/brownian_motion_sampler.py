@@ -2,12 +2,18 @@ from collections.abc import Iterator
 
 import torch
 from pythae.models import BaseAE
+from torch import nn
 
+from ..._checks import check_count
+from ..._inputs import as_points
 from ...geometry import DegenerateMetricError, Metric, PosteriorMetric, PullbackMetric
 from ...geometry.brownian import walk
+from ...models.decoder_map import decoder_space
 from ..base import LatentSampler
 from ..posterior_metric import posterior_metric, refuse_times
-from ..posteriors import embed, encode, to_decoder_space
+from ..posteriors import embed, encode
+from ..progress import progress_bar
+from ..state import metric_of, positive, taken
 from .brownian_motion_config import BrownianMotionSamplerConfig
 from .default_time import default_time
 from .diagnostics import BrownianMotionDiagnostics
@@ -20,8 +26,8 @@ class BrownianMotionSampler(LatentSampler):
 
     from the centre of the prior of a :class:`~pythae_geometric.models.BrownianRVAE`, from given
     points, or from the codes of training data, each chosen at random. For the centre and the time
-    of the prior this is the distribution of which the prior's density is the leading term; for any
-    model, a way to move through the data without leaving them.
+    of the prior this is the distribution whose leading-order density is the prior; for any model, a
+    way to move through the data without leaving them.
 
     A path that comes to where the metric is degenerate, such as a flat spot of a decoder, stops at
     its last point before it. How many did is in :attr:`diagnostics`, and a warning.
@@ -54,11 +60,12 @@ class BrownianMotionSampler(LatentSampler):
 
     def __init__(self, model: BaseAE, sampler_config: BrownianMotionSamplerConfig | None = None):
         super().__init__(model, sampler_config)
-        if self.sampler_config.metric == "model" and not _has_metric(model):
+        if self.sampler_config.metric == "model" and not _has_metric(self.model):
             raise TypeError(
-                f"A {model.model_name} has no metric of its own, as BrownianRVAE and RicciAE do: "
-                "choose metric='pullback' or metric='posterior' in the config."
+                f"A {self.model.model_name} has no metric of its own, as BrownianRVAE and RicciAE "
+                "do: choose metric='pullback' or metric='posterior' in the config."
             )
+        self._to_decoder = decoder_space(self.model)
         self.metric: Metric | None = None
         self.time: float | None = None
         self._walks: list = []  # which paths of each batch stopped, and which were shortened
@@ -75,9 +82,9 @@ class BrownianMotionSampler(LatentSampler):
         """Choose the metric, the starting points and the time.
 
         Args:
-            train_data: array or tensor ``[N, *input_dim]``, or a ``Dataset`` that returns
-                ``data``. Needed for ``"posterior"``; for other metrics, to start from their codes
-                or to choose the time. Not used where a BrownianRVAE's prior gives both.
+            train_data: array, tensor, list, data frame, data set or ``DataLoader`` of
+                ``[N, *input_dim]``. Needed for ``"posterior"``; for other metrics, to start from
+                their codes or to choose the time. Not used where a BrownianRVAE's prior gives both.
             eval_data: held-out data, likewise: where ``time`` is None, their distance to the
                 training data chooses it. None: that of the training data to each other.
             training_config: not used; here because pythae's pipeline passes it.
@@ -92,59 +99,49 @@ class BrownianMotionSampler(LatentSampler):
             RuntimeError: if a BrownianRVAE is still in the first phase of its training.
         """
         self._restart()
-        self.model.eval()
-        config = self.sampler_config
+        batch_size = check_count("batch_size", batch_size, 1)
         if start is not None:
-            start = self._checked(start)
+            start = as_points(start, "start", self.model.latent_dim)
+        with self._isolated():
+            self._set(*self._chosen(train_data, eval_data, start, batch_size))
+
+    def _chosen(
+        self, train_data, eval_data, start: torch.Tensor | None, batch_size: int
+    ) -> tuple[Metric, torch.Tensor, float]:
+        """The metric, the starting points and the time."""
+        config = self.sampler_config
         metric = self._decoder_metric()  # None: that of the posteriors
         time = config.time
         if self._is_prior:
             start = self.model.prior_center.unsqueeze(0) if start is None else start
-            time = float(self.model.prior_log_time.detach().exp()) if time is None else time
+            time = float(self.model.prior_log_time.exp()) if time is None else time
         elif time is None and train_data is None and start is not None and metric is not None:
             raise ValueError(
                 "Without train_data no time can be chosen by them: set time in the config, such as "
                 "to the squared distance that a sample should go divided by latent_dim, or pass "
                 "train_data, too."
             )
-        if start is None or time is None or metric is None:
-            if metric is None:
-                refuse_times(self.model)
-                codes, log_vars = encode(
-                    self.model, train_data, batch_size, self.device, self.dtype
-                )
-                seed = config.seed if config.seed is not None else int(torch.randint(2**31, ()))
-                metric = posterior_metric(codes, log_vars, seed=seed)
-            else:
-                codes = self._codes(train_data, batch_size)
-            start = codes if start is None else start
-            if time is None:
-                held_out = None if eval_data is None else self._codes(eval_data, batch_size)
-                time = default_time(
-                    metric.to(self.device, self.dtype),
-                    codes.to(self.device),
-                    held_out,
-                    self._generator,
-                    batch_size,
-                )
-        self._set(metric, start, time)
+        if metric is None:
+            refuse_times(self.model)
+            codes, log_vars = encode(self.model, train_data, batch_size)
+            seed = config.seed if config.seed is not None else int(torch.randint(2**31, ()))
+            metric = posterior_metric(codes, log_vars, seed=seed)
+        elif start is None or time is None:
+            codes = self._codes(train_data, batch_size)
+        start = codes if start is None else start
+        if time is None:
+            held_out = None
+            if eval_data is not None:
+                held_out = self._codes(eval_data, batch_size, "eval_data")
+            metric, codes = metric.to(self.device, self.dtype), codes.to(self.device)
+            time = default_time(metric, codes, held_out, self._generator, batch_size)
+        return metric, start, time
 
     @property
     def _is_prior(self) -> bool:
         """Whether it samples the prior of a model that has a centre and a time of its own."""
         own = hasattr(self.model, "prior_center") and hasattr(self.model, "prior_log_time")
         return self.sampler_config.metric == "model" and own
-
-    def _checked(self, start) -> torch.Tensor:
-        start = torch.as_tensor(start)
-        if start.ndim != 2 or start.shape[1] != self.model.latent_dim or len(start) == 0:
-            raise ValueError(
-                f"start must hold points of the latent space, [M >= 1, {self.model.latent_dim}], "
-                f"got {list(start.shape)}."
-            )
-        if not bool(torch.isfinite(start).all()):
-            raise ValueError("start contains NaN or infinity: remove those points.")
-        return start
 
     def _decoder_metric(self) -> Metric | None:
         if self.sampler_config.metric == "posterior":
@@ -157,24 +154,21 @@ class BrownianMotionSampler(LatentSampler):
                     f"{type(metric).__name__}."
                 )
             return metric
-        decoder = self.model.decoder
-        return PullbackMetric(lambda z: decoder(z)["reconstruction"])
+        return PullbackMetric(_Decoder(self.model.decoder))
 
-    @torch.no_grad()
-    def _codes(self, data, batch_size) -> torch.Tensor:
+    def _codes(self, data, batch_size: int, name: str = "train_data") -> torch.Tensor:
         """Codes of data, ``[N, d]``, in the space of the metric."""
-        codes = embed(self.model, data, batch_size, self.device, self.dtype).to(self.device)
+        codes = embed(self.model, data, batch_size, name).to(self.device)
         if self.sampler_config.metric == "posterior":
             return codes
-        return torch.cat([to_decoder_space(self.model, part) for part in codes.split(batch_size)])
+        return torch.cat([self._to_decoder(part) for part in codes.split(batch_size)])
 
     def _set(self, metric: Metric, start: torch.Tensor, time: float) -> None:
         self.metric = metric.to(self.device, self.dtype)
         self._start = start.detach().to(self.device, self.dtype)
         self.time = time
         self._walks = []
-        self.is_fitted = True
-        self._restart()
+        self._finish_fit()
 
     @property
     def diagnostics(self) -> BrownianMotionDiagnostics:
@@ -211,13 +205,10 @@ class BrownianMotionSampler(LatentSampler):
             UserWarning: if paths stop where the metric is degenerate.
         """
         self._check_fitted()
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(
-                f"num_samples must be a whole number of at least 1, got {num_samples!r}."
-            )
-        self.model.eval()
+        num_samples = check_count("num_samples", num_samples, 1)
         self._walks, self._moved = [], False
-        paths = self._walk(num_samples, trajectory=True)
+        with self._isolated():
+            paths = self._walk(num_samples, trajectory=True)
         self._warn()
         return paths
 
@@ -243,23 +234,23 @@ class BrownianMotionSampler(LatentSampler):
             "a shorter time, or train the model longer."
         )
 
-    @torch.no_grad()
     def _walk(self, num_samples: int, trajectory: bool) -> torch.Tensor:
         config = self.sampler_config
         which = torch.randint(
             len(self._start), (num_samples,), generator=self._generator, device=self.device
         )
         start = self._start[which]
-        walked = walk(
-            self.metric,
-            start,
-            self.time,
-            config.steps,
-            drift=config.drift,
-            generator=self._generator,
-            trajectory=trajectory,
-            progress=True,
-        )
+        with progress_bar("Brownian motion", config.steps) as bar:
+            walked = walk(
+                self.metric,
+                start,
+                self.time,
+                config.steps,
+                drift=config.drift,
+                generator=self._generator,
+                trajectory=trajectory,
+                progress=bar.update,
+            )
         end = walked.path[-1] if trajectory else walked.path
         self._walks.append((walked.stopped, walked.shortened))
         self._moved = self._moved or not torch.equal(end, start)
@@ -267,10 +258,7 @@ class BrownianMotionSampler(LatentSampler):
 
     def _draw(self, num_samples: int) -> torch.Tensor:
         z = self._walk(num_samples, trajectory=False)
-        if self.sampler_config.metric != "posterior":
-            return z
-        with torch.no_grad():
-            return to_decoder_space(self.model, z)
+        return self._to_decoder(z) if self.sampler_config.metric == "posterior" else z
 
     def _state(self) -> dict[str, torch.Tensor]:
         state = {"start": self._start, "time": torch.tensor(self.time, dtype=torch.float64)}
@@ -279,24 +267,32 @@ class BrownianMotionSampler(LatentSampler):
         return state
 
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
-        state = dict(state)
-        start = state.pop("start")
-        if start.ndim != 2 or start.shape[1] != self.model.latent_dim:
-            raise ValueError(
-                f"it starts at points of shape {list(start.shape)}, but the latent dimension of "
-                f"the model is {self.model.latent_dim}."
-            )
+        start = taken(state, "start", (None, self.model.latent_dim))
         # Version 0.1.0 saved no time: it was that of the config, or of the model's prior.
         if "time" in state:
-            time = float(state.pop("time"))
+            time = positive(state, "time")
         elif self.sampler_config.time is not None:
             time = self.sampler_config.time
         elif self._is_prior:
             time = float(self.model.prior_log_time.detach().exp())
         else:
             raise ValueError("it has no time, and the config has none.")
-        posterior = self.sampler_config.metric == "posterior"
-        self._set(PosteriorMetric(**state) if posterior else self._decoder_metric(), start, time)
+        if self.sampler_config.metric == "posterior":
+            metric = metric_of(PosteriorMetric, state, self.model.latent_dim)
+        else:
+            metric = self._decoder_metric()
+        self._set(metric, start, time)
+
+
+class _Decoder(nn.Module):
+    """The decoder alone as a map, of the points that it takes: ``[B, d] -> [B, *input_dim]``."""
+
+    def __init__(self, decoder: nn.Module):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.decoder(z)["reconstruction"]
 
 
 def _has_metric(model: BaseAE) -> bool:

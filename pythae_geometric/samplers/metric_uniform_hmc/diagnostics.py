@@ -24,7 +24,7 @@ class HMCDiagnostics:
         step_size: the mean leapfrog step size in use (after adaptation, if there was one).
         chains: paths ``[steps, n, latent_dim]`` of the first chains, in the space of the
             posteriors.
-        number: number of chains.
+        num_chains: number of chains.
         never_accepted: number of chains with a mean acceptance probability below 0.001.
         at_start: number of chains that ended at the very point where they started. With
             ``metric="posteriors"`` these are codes of training data.
@@ -42,7 +42,7 @@ class HMCDiagnostics:
     divergences: int
     step_size: float
     chains: torch.Tensor = field(repr=False)
-    number: int = 0
+    num_chains: int = 0
     never_accepted: int = 0
     at_start: int = 0
     diverged: int = 0
@@ -54,9 +54,9 @@ class HMCDiagnostics:
             if self.acceptance_rate > STANDSTILL:
                 return None
             return (
-                f"The mean acceptance of the {self.number} chains is {self.acceptance_rate:.2g}: "
-                "most samples are the draws from which the chains started. Lower eps_lf, or leave "
-                "it out."
+                f"The mean acceptance of the {self.num_chains} chains is "
+                f"{self.acceptance_rate:.2g}: most samples are the draws from which the chains "
+                "started. Lower eps_lf, or leave it out."
             )
         smaller = "lower eps_lf, or take metric='codes'"
         causes = {
@@ -69,14 +69,14 @@ class HMCDiagnostics:
             ),
         }
         found = [
-            f"{100 * count / self.number:.0f} % {text}"
+            f"{100 * count / self.num_chains:.0f} % {text}"
             for name, text in causes.items()
-            if (count := getattr(self, name)) > SHARE * self.number
+            if (count := getattr(self, name)) > SHARE * self.num_chains
         ]
         if not found:
             return None
         return (
-            f"Of the {self.number} chains " + "; ".join(found) + ". Their mean acceptance is "
+            f"Of the {self.num_chains} chains " + "; ".join(found) + ". Their mean acceptance is "
             f"{self.acceptance_rate:.2g}; sampler.diagnostics has the numbers."
         )
 
@@ -106,16 +106,16 @@ class HMCDiagnostics:
 
 def summarise(outcomes: list[HMCDiagnostics]) -> HMCDiagnostics:
     """The diagnostics of several batches of chains together; of the first the paths."""
-    number = sum(o.number for o in outcomes)
+    num_chains = sum(o.num_chains for o in outcomes)
 
     def mean(name):
-        return sum(getattr(o, name) * o.number for o in outcomes) / max(number, 1)
+        return sum(getattr(o, name) * o.num_chains for o in outcomes) / max(num_chains, 1)
 
     totals = ("divergences", "never_accepted", "at_start", "diverged", "flat")
     return HMCDiagnostics(
         acceptance_rate=mean("acceptance_rate"),
         step_size=mean("step_size"),
         chains=outcomes[0].chains,
-        number=number,
+        num_chains=num_chains,
         **{name: sum(getattr(o, name) for o in outcomes) for name in totals},
     )

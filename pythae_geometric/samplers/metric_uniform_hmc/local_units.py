@@ -29,9 +29,9 @@ class LocalUnits:
         """Log density ``[B]``, up to a constant, and its gradient in y, ``[B, d]``."""
         return self._metric.log_volume_and_grad(y)
 
-    def draw(self, number: int, generator: torch.Generator | None) -> torch.Tensor:
-        """Independent draws ``[number, d]`` from the mixture."""
-        return self._metric.sample(number, generator)
+    def draw(self, num_samples: int, generator: torch.Generator | None) -> torch.Tensor:
+        """Independent draws ``[num_samples, d]`` from the mixture."""
+        return self._metric.sample(num_samples, generator)
 
     def to_latent(self, y: torch.Tensor) -> torch.Tensor:
         """The latent points of ``y``, both ``[..., d]``."""

@@ -6,10 +6,13 @@ from pythae.models import VQVAE, BaseAE
 from ...geometry import HMCResult, MixtureMetric, PosteriorMetric, hmc
 from ...geometry._warnings import warn
 from ...models.brownian_rvae import BrownianRVAE
+from ...models.decoder_map import decoder_space
 from ..base import LatentSampler
 from ..mixture_metric import fit_mixture_metric
 from ..posterior_metric import posterior_metric, refuse_times
-from ..posteriors import encode, encode_any, to_decoder_space
+from ..posteriors import encode, encode_any
+from ..progress import progress_bar
+from ..state import metric_of, positive, taken
 from .diagnostics import NEVER, HMCDiagnostics, summarise
 from .local_units import LocalUnits
 from .metric_uniform_hmc_config import MetricUniformHMCSamplerConfig
@@ -81,14 +84,16 @@ class MetricUniformHMCSampler(LatentSampler):
     def __init__(self, model: BaseAE, sampler_config: MetricUniformHMCSamplerConfig | None = None):
         super().__init__(model, sampler_config)
         self.metric: PosteriorMetric | MixtureMetric | None = None
+        self._to_decoder = decoder_space(self.model)
         self._results: list = []
 
     def fit(self, train_data=None, eval_data=None, training_config=None, batch_size: int = 500):
         """Make the metric from the codes, or the posteriors, of the training data.
 
         Args:
-            train_data: array or tensor ``[N, *input_dim]``, or a ``Dataset`` that returns
-                ``data``, on the scale that the model was trained on. Read batch by batch.
+            train_data: array, tensor, list, data frame, data set or ``DataLoader`` of
+                ``[N, *input_dim]``, on the scale that the model was trained on. Read batch by
+                batch; of items that are tuples or dictionaries the first, or ``"data"``, counts.
             eval_data: not used; here because pythae's pipeline passes it.
             training_config: not used; likewise.
             batch_size: how many are encoded at a time.
@@ -101,37 +106,44 @@ class MetricUniformHMCSampler(LatentSampler):
                 ``"posteriors"``, if variances have collapsed or exploded, or if the paper's
                 temperature is 0 because the centroids coincide.
         """
-        config = self.sampler_config
         self._restart()
-        self.model.eval()
-        seed = config.seed if config.seed is not None else int(torch.randint(2**31, ()))
-        given = self.model, train_data, batch_size, self.device, self.dtype
+        seed = self.sampler_config.seed
+        seed = int(torch.randint(2**31, ())) if seed is None else seed
         if isinstance(self.model, VQVAE):
             raise TypeError(
                 "The codes of a VQVAE are quantised, with no log_covariance and no distances in "
                 "between: use pythae's PixelCNNSampler."
             )
-        if config.metric == "codes":
-            codes, log_vars = encode_any(*given)
-            if not isinstance(self.model, BrownianRVAE):  # which gives a log time there
-                _warn_of_collapse(codes, log_vars)
-            metric = fit_mixture_metric(codes, config.num_centroids, config.temperature, seed)
-            self._set(metric, step_size=self._adapted_step_size(metric, seed))
-        else:
-            refuse_times(self.model)
-            means, log_vars = encode(*given)
-            metric = posterior_metric(
-                means,
-                log_vars,
-                config.num_centroids,
-                config.centroid_selection,
-                config.temperature,
-                config.regularization,
-                config.decay,
-                config.additive_volume,
-                seed,
-            )
-            self._set(metric, starts=means)
+        with self._isolated():
+            if self.sampler_config.metric == "codes":
+                self._fit_codes(train_data, batch_size, seed)
+            else:
+                self._fit_posteriors(train_data, batch_size, seed)
+
+    def _fit_codes(self, train_data, batch_size: int, seed: int) -> None:
+        config = self.sampler_config
+        codes, log_vars = encode_any(self.model, train_data, batch_size)
+        if not isinstance(self.model, BrownianRVAE):  # which gives a log time there
+            _warn_of_collapse(codes, log_vars)
+        metric = fit_mixture_metric(codes, config.num_centroids, config.temperature, seed)
+        self._set(metric, step_size=self._adapted_step_size(metric, seed))
+
+    def _fit_posteriors(self, train_data, batch_size: int, seed: int) -> None:
+        config = self.sampler_config
+        refuse_times(self.model)
+        means, log_vars = encode(self.model, train_data, batch_size)
+        metric = posterior_metric(
+            means,
+            log_vars,
+            config.num_centroids,
+            config.centroid_selection,
+            config.temperature,
+            config.regularization,
+            config.decay,
+            config.additive_volume,
+            seed,
+        )
+        self._set(metric, starts=means)
 
     def _adapted_step_size(self, metric: MixtureMetric, seed: int) -> float:
         config = self.sampler_config
@@ -140,18 +152,19 @@ class MetricUniformHMCSampler(LatentSampler):
         # The adaptation has random numbers of its own: samples do not depend on it otherwise.
         metric, generator = metric.to(self.device, self.dtype), torch.Generator(self.device)
         local = LocalUnits(metric)
-        result = hmc(
-            local.log_prob_and_grad,
-            local.draw(ADAPTATION_CHAINS, generator.manual_seed(seed)),
-            steps=1,
-            leapfrog_steps=config.n_lf or 3,
-            step_size=0.5,
-            adaptation_steps=ADAPTATION_STEPS,
-            target_acceptance=config.target_acceptance,
-            keep_chains=0,
-            generator=generator,
-            progress=True,
-        )
+        with progress_bar("Adapting", ADAPTATION_STEPS + 1) as bar:
+            result = hmc(
+                local.log_prob_and_grad,
+                local.draw(ADAPTATION_CHAINS, generator.manual_seed(seed)),
+                steps=1,
+                leapfrog_steps=config.n_lf or 3,
+                step_size=0.5,
+                adaptation_steps=ADAPTATION_STEPS,
+                target_acceptance=config.target_acceptance,
+                keep_chains=0,
+                generator=generator,
+                progress=bar.update,
+            )
         return result.step_size
 
     def _set(
@@ -165,8 +178,7 @@ class MetricUniformHMCSampler(LatentSampler):
         self._local = LocalUnits(self.metric) if starts is None else None
         self._step_size = step_size
         self._results = []
-        self.is_fitted = True
-        self._restart()
+        self._finish_fit()
 
     @property
     def diagnostics(self) -> HMCDiagnostics:
@@ -187,29 +199,30 @@ class MetricUniformHMCSampler(LatentSampler):
     def _report(self) -> str | None:
         return self.diagnostics.problems(self.sampler_config.metric) if self._results else None
 
-    @torch.no_grad()
     def _draw(self, num_samples: int) -> torch.Tensor:
         keep = 0 if self._results else DIAGNOSTIC_CHAINS
         draw = self._draw_posteriors if self._local is None else self._draw_codes
         z, outcome = draw(num_samples, keep)
         self._results.append(outcome)
-        return to_decoder_space(self.model, z)
+        return self._to_decoder(z)
 
     def _draw_codes(self, num_samples: int, keep: int):
         config, local = self.sampler_config, self._local
         step_size = self._step_size
         leapfrogs = config.n_lf or min(MOST_LEAPFROGS, math.ceil(1 / step_size))
         start = local.draw(num_samples, self._generator)
-        result = hmc(
-            local.log_prob_and_grad,
-            start,
-            steps=config.mcmc_steps_nbr or STEPS,
-            leapfrog_steps=leapfrogs,
-            step_size=step_size,
-            keep_chains=keep,
-            generator=self._generator,
-            progress=True,
-        )
+        steps = config.mcmc_steps_nbr or STEPS
+        with progress_bar("HMC", steps) as bar:
+            result = hmc(
+                local.log_prob_and_grad,
+                start,
+                steps=steps,
+                leapfrog_steps=leapfrogs,
+                step_size=step_size,
+                keep_chains=keep,
+                generator=self._generator,
+                progress=bar.update,
+            )
         result = result._replace(samples=local.to_latent(result.samples))
         return local.to_latent(result.position), self._outcome(start, result)
 
@@ -219,18 +232,20 @@ class MetricUniformHMCSampler(LatentSampler):
             len(self._starts), (num_samples,), generator=self._generator, device=self.device
         )
         start = self._starts[which]
-        result = hmc(
-            self.metric.log_volume_and_grad,
-            start,
-            steps=config.mcmc_steps_nbr or PAPER_STEPS,
-            leapfrog_steps=config.n_lf or PAPER_LEAPFROGS,
-            step_size=config.eps_lf or PAPER_STEP_SIZE,
-            adaptation_steps=config.adaptation_steps,
-            target_acceptance=config.target_acceptance,
-            keep_chains=keep,
-            generator=self._generator,
-            progress=True,
-        )
+        steps = config.mcmc_steps_nbr or PAPER_STEPS
+        with progress_bar("HMC", config.adaptation_steps + steps) as bar:
+            result = hmc(
+                self.metric.log_volume_and_grad,
+                start,
+                steps=steps,
+                leapfrog_steps=config.n_lf or PAPER_LEAPFROGS,
+                step_size=config.eps_lf or PAPER_STEP_SIZE,
+                adaptation_steps=config.adaptation_steps,
+                target_acceptance=config.target_acceptance,
+                keep_chains=keep,
+                generator=self._generator,
+                progress=bar.update,
+            )
         return result.position, self._outcome(start, result)
 
     def _outcome(self, start: torch.Tensor, result: HMCResult) -> HMCDiagnostics:
@@ -244,7 +259,7 @@ class MetricUniformHMCSampler(LatentSampler):
             divergences=int(result.divergences.sum()),
             step_size=result.step_size,
             chains=result.samples.cpu(),
-            number=len(z),
+            num_chains=len(z),
             never_accepted=int((result.acceptance < NEVER).sum()),
             at_start=int((z == start).all(-1).sum()),
             diverged=int((result.divergences > 0).sum()),
@@ -258,19 +273,18 @@ class MetricUniformHMCSampler(LatentSampler):
         return {**self.metric.state_dict(), "step_size": step_size}
 
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
-        state, more = dict(state), {}
-        if self.sampler_config.metric == "codes":
-            more["step_size"] = float(state.pop("step_size"))
-            metric = MixtureMetric(**state)
+        config, d = self.sampler_config, self.model.latent_dim
+        if config.metric == "codes":
+            more = {"step_size": positive(state, "step_size")}
+            metric = metric_of(MixtureMetric, state, d)
         else:
-            more["starts"] = state.pop("starts")
-            metric = PosteriorMetric(**state)
-        starts = more.get("starts", metric.centroids)
-        if starts.shape[1:] != (metric.dim,) or metric.dim != self.model.latent_dim:
-            raise ValueError(
-                f"it was fitted in a latent space of dimension {metric.dim}, but that of the model "
-                f"has {self.model.latent_dim}."
-            )
+            more = {"starts": taken(state, "starts", (None, d))}
+            metric = metric_of(PosteriorMetric, state, d)
+        K, wanted = len(metric.centroids), config.num_centroids
+        # A mixture drops components of fewer than two codes.
+        fits = wanted is None or (K <= wanted if config.metric == "codes" else K == wanted)
+        if not fits:
+            raise ValueError(f"it has {K} centroids, but num_centroids of its config is {wanted}.")
         self._set(metric, **more)
 
 

@@ -1,4 +1,5 @@
-"""The flow of a metric, on moving surfaces with closed forms, and as an ordinary equation."""
+"""VAE_DLM's objective: the flow of a metric, on moving surfaces with closed forms and as an
+ordinary equation, and the likelihood."""
 
 import math
 
@@ -8,11 +9,14 @@ from scipy.linalg import expm
 from torchdiffeq import odeint
 
 from pythae_geometric.geometry import directional_derivative, value_and_jacobian
-from pythae_geometric.geometry.flows import (
+from pythae_geometric.models.vae_dlm.objective import (
+    divergence,
+    draw,
     eigenvalue_penalty,
     euclidean_metric,
-    flow_functional,
     flow_residual,
+    log_weight,
+    rank,
     sphere_metric,
 )
 
@@ -38,6 +42,12 @@ def flow(g0, Lambda, Sigma, alpha=ALPHA):
         return -flow_residual(torch.zeros_like(g), g, Lambda, alpha, Sigma)
 
     return odeint(velocity, g0, TIMES, rtol=1e-10, atol=1e-12)
+
+
+def flow_functional(g, Lambda, alpha, Sigma):
+    """½ <(Λ + α I) g, g> - α <Σ, g>, which falls along the flow (Gracyk 2024, theorem 1)."""
+    quadratic = ((Lambda @ g + alpha * g) * g).sum((-2, -1))
+    return 0.5 * quadratic - alpha * (Sigma * g).sum((-2, -1))
 
 
 # Moving surfaces
@@ -144,3 +154,56 @@ def test_the_eigenvalue_penalty_is_zero_only_where_the_metric_is_large_enough():
     g = Sigma - torch.diag_embed(torch.tensor([0.0, 1.0, -2.0, 3.0], dtype=torch.float64))
     exact = torch.tensor([9.0, 1.0, 0.0, 0.0], dtype=torch.float64).expand(3, 4)
     torch.testing.assert_close(eigenvalue_penalty(g, Sigma), exact)
+
+
+def test_rank_counts_metrics_that_are_singular_up_to_rounding():
+    """J has a column that is a multiple of another at two points, a small one at a third."""
+    J = torch.randn(5, 6, 3, generator=torch.Generator().manual_seed(0))
+    J[:2, :, 2] = 3 * J[:2, :, 0]
+    J[2, :, 2] *= 0.05
+    g = J.mT @ J
+    smallest, lost = rank(g)
+    exact = torch.linalg.svdvals(J.double())[:, -1].square()
+    assert lost == 2
+    assert abs(float(smallest)) < 1e-5 < float(exact[2:].min())
+    torch.testing.assert_close(float(rank(g[2:])[0]), float(exact[2:].min()), rtol=1e-3, atol=0)
+
+
+# Posterior and likelihood
+
+
+def posteriors(n=6, d=3):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, n, d, dtype=torch.float64, generator=generator)
+
+
+def test_the_divergence_is_twice_that_of_two_gaussians():
+    mean, log_variance = posteriors()
+    q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    p = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    exact = 2 * torch.distributions.kl_divergence(q, p).sum(1)
+    torch.testing.assert_close(divergence(mean, log_variance), exact)
+
+
+def test_the_weight_of_a_draw_is_that_of_the_densities():
+    mean, log_variance = posteriors()
+    u, noise = draw(mean, log_variance)
+    x, recon_x = torch.randn(2, 6, 2, 5, dtype=torch.float64)
+    normal = torch.distributions.Normal
+    deviation = (0.5 * log_variance).exp()
+    exact = (
+        normal(recon_x, 0.3**0.5).log_prob(x).sum((1, 2))
+        + normal(torch.zeros_like(u), 1.0).log_prob(u).sum(1)
+        - normal(mean, deviation).log_prob(u).sum(1)
+    )
+    torch.testing.assert_close(log_weight(x, recon_x, 0.3, u, noise, log_variance), exact)
+
+
+def test_draws_have_the_moments_of_the_posterior():
+    n, mean, log_variance = 100_000, torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, -1.0]])
+    torch.manual_seed(0)
+    u, _ = draw(mean.expand(n, 2), log_variance.expand(n, 2))
+    variance = log_variance[0].exp()
+    # Five deviations of a mean, and of a variance.
+    assert ((u.mean(0) - mean[0]).abs() < 5 * (variance / n).sqrt()).all()
+    assert ((u.var(0) - variance).abs() < 5 * variance * (2 / n) ** 0.5).all()

@@ -1,13 +1,13 @@
-r"""Variational autoencoders with Riemannian Brownian motion priors: the tables and figures.
+"""Variational autoencoders with Riemannian Brownian motion priors: the tables and figures.
 
-    python examples/reproduce/seed_001.py [--output-dir outputs/seed_001] [--quick]
+    python examples/reproduce/kalatzis2020.py [--output-dir outputs/kalatzis2020] [--quick]
         [--data digits|FOLDER] [--dims 2 5 10] [--seeds 3]
 
 The R-VAE of K. Jurasz and P. Pietrzak's reproduction of Kalatzis et al. (ICML 2020), against a VAE
 with the same networks, the same precision network and the same budget, on the digits of
 scikit-learn, or on images in pythae's convention (``FOLDER/train_data.npz`` and
 ``eval_data.npz``, key ``data`` in 0-255, channel first, and ``labels`` for table 2), such as
-``data/fashion_mnist``. Writes ``seed_001.md``, ``seed_001.json`` and the pictures.
+``data/fashion_mnist``. Writes ``kalatzis2020.md``, ``kalatzis2020.json`` and the pictures.
 
 Four models, in two phases each:
 
@@ -15,7 +15,7 @@ Four models, in two phases each:
              everything is trained
   flat       a first phase as that of the R-VAE, without any prior; then the same posterior and a
              prior N(a, diag b) with learned a and b, and the mean decoder fixed as in the R-VAE:
-             this differs from the R-VAE by its laws alone
+             this differs from the R-VAE by its distributions alone
   flat free  the same, with the mean decoder trained in the second phase too
   R-VAE      BrownianRVAE
 
@@ -26,48 +26,42 @@ flat Gaussian that are scored as a heat kernel, ½ Σ |f(γ_i+1) - f(γ_i)|² ov
 l², and the absolute value of the difference.
 """
 
-import argparse
-import json
-import logging
 import math
 import os
+import pathlib
+import sys
 import tempfile
 import time
 import warnings
 
-os.environ.setdefault("TQDM_DISABLE", "1")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import matplotlib
-
-matplotlib.use("Agg")
-
+import lib.quiet
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from lib.arguments import at_least, parser
+from lib.data import digits, read_images
+from lib.files import write_json, write_text
+from lib.tables import grouped, spread, table
+from lib.training import fit
 from pythae.models.base.base_utils import ModelOutput
-from pythae.pipelines import TrainingPipeline
-from pythae.trainers import BaseTrainerConfig
 from scipy.stats import gaussian_kde
-from sklearn.datasets import load_digits
-from sklearn.exceptions import ConvergenceWarning as Unconverged
-from sklearn.metrics import f1_score
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-import pythae_geometric
-from pythae_geometric import plotting
+from pythae_geometric import (
+    BrownianMotionSampler,
+    BrownianMotionSamplerConfig,
+    BrownianRVAE,
+    BrownianRVAEConfig,
+    plotting,
+)
+from pythae_geometric.evaluation import class_f1
 from pythae_geometric.geometry import ConvergenceWarning, geodesic
-from pythae_geometric.models.brownian_rvae import BrownianRVAE, BrownianRVAEConfig
 from pythae_geometric.models.brownian_rvae.distributions import BrownianPosterior
 from pythae_geometric.models.brownian_rvae.phases import CodeStatistics
 from pythae_geometric.models.brownian_rvae.stochastic_decoder import gaussian_log_prob
-from pythae_geometric.samplers.brownian_motion import (
-    BrownianMotionSampler,
-    BrownianMotionSamplerConfig,
-)
+from pythae_geometric.models.networks import PerceptronEncoder
 
-pythae_geometric.register(BrownianRVAE, BrownianRVAEConfig)
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -78,20 +72,24 @@ class VAE(BrownianRVAE):
 
     def __init__(self, model_config, encoder=None, decoder=None):
         super().__init__(model_config, encoder, decoder)
-        last = self.encoder.embedding
-        self.encoder.log_time = torch.nn.Linear(last.in_features, last.out_features)
+        shape, widths, d = model_config.input_dim, model_config.hidden_dims, self.latent_dim
+        self.encoder = PerceptronEncoder(torch.nn.Softplus, shape, widths, d, num_variances=d)
 
     def update(self):
         self.epochs_done += 1
-        if int(self.epochs_done) == self.model_config.warmup_epochs:
+        epochs_of_phase = int(self.epochs_done) - self.model_config.warmup_epochs
+        if epochs_of_phase == 0:
             self.begin_second_phase(self._statistics.codes)
             self._statistics = CodeStatistics()
+        self._last_phase.end_epoch(self, epochs_of_phase)
 
     def begin_second_phase(self, codes):
         self.std.place(codes, self._statistics.variance)
 
     def forward(self, inputs, **kwargs):
         x = inputs["data"]
+        if self.training:
+            self._last_phase = self._last_phase.in_training(kwargs.get("epoch"))
         self.decoder.requires_grad_(self.in_warmup or not self.fixed_mean)
         m, log_v, z, reg_loss = self.encode(x)
         recon_x = self.decoder(z)["reconstruction"]
@@ -99,10 +97,10 @@ class VAE(BrownianRVAE):
         std = torch.ones_like(mean) if self.in_warmup else self.std(z)
         recon_loss = -gaussian_log_prob(x.flatten(1), mean, std).mean()
         loss = recon_loss + reg_loss
-        if self.in_warmup:
-            loss = loss.double() + 1e9
-            if self.training and int(self.epochs_done) == self.model_config.warmup_epochs - 1:
-                self._statistics.add(m, log_v, x.flatten(1) - mean)
+        if not self.in_warmup:
+            self._last_phase.add_loss(loss, self.training)
+        elif self.training and int(self.epochs_done) == self.model_config.warmup_epochs - 1:
+            self._statistics.add(m, log_v, x.flatten(1) - mean)
         return ModelOutput(
             loss=loss, recon_loss=recon_loss, reg_loss=reg_loss, recon_x=recon_x, z=z
         )
@@ -124,7 +122,7 @@ class VAE(BrownianRVAE):
 
 
 class FlatFree(VAE):
-    """The training of the R-VAE, with flat laws."""
+    """The training of the R-VAE, with flat distributions."""
 
     def __init__(self, model_config, encoder=None, decoder=None):
         super().__init__(model_config, encoder, decoder)
@@ -162,38 +160,22 @@ MODELS = {"VAE": VAE, "flat": Flat, "flat free": FlatFree, "R-VAE": BrownianRVAE
 
 def load(name):
     """Images in [0, 1] and labels: train, test."""
-    if name == "digits":
-        digits = load_digits()
-        order = np.random.default_rng(0).permutation(len(digits.images))
-        images = torch.as_tensor(digits.images[order, None] / 16, dtype=torch.float32)
-        labels = digits.target[order]
-        return (images[:1500], labels[:1500]), (images[1500:], labels[1500:])
-    splits = []
-    for split in ("train", "eval"):
-        with np.load(os.path.join(name, f"{split}_data.npz")) as file:
-            images = torch.as_tensor(file["data"], dtype=torch.float32) / 255
-            splits.append((images, file["labels"] if "labels" in file else None))
-    return splits
+    if name != "digits":
+        return read_images(name, "train"), read_images(name, "eval")
+    images, labels = digits()
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order], labels[order]
+    return (images[:1500], labels[:1500]), (images[1500:], labels[1500:])
 
 
 def train(cls, config, images, epochs, seed):
     """A model trained by pythae's pipeline as it is, and the seconds of the processor."""
     torch.manual_seed(seed)
-    model = cls(config)
+    fields = {"num_epochs": epochs, "learning_rate": 1e-3, "per_device_train_batch_size": 100}
     with tempfile.TemporaryDirectory() as folder:
-        training = BaseTrainerConfig(
-            output_dir=folder,
-            num_epochs=epochs,
-            learning_rate=1e-3,
-            per_device_train_batch_size=100,
-            seed=seed,
-        )
-        pipeline = TrainingPipeline(model, training)
         start = time.process_time()
-        pipeline(images)
-        seconds = time.process_time() - start
-        model = cls.load_from_folder(os.path.join(pipeline.trainer.training_dir, "final_model"))
-    return model.eval(), seconds
+        path = fit(cls(config), images, folder, seed=seed, **fields)
+        return cls.load_from_folder(path).eval(), time.process_time() - start
 
 
 @torch.no_grad()
@@ -247,16 +229,6 @@ def log_normaliser(model, codes, resolution):
     return float(log_density.logsumexp(0)) + math.log(cell)
 
 
-def classify(train_codes, train_labels, codes, labels, runs):
-    """F1 of each class, a row a classifier."""
-    scores = []
-    for seed in range(runs):
-        mlp = MLPClassifier((20,), "relu", max_iter=200, random_state=seed)
-        classifier = make_pipeline(StandardScaler(), mlp).fit(train_codes, train_labels)
-        scores.append(f1_score(labels, classifier.predict(codes), average=None))
-    return np.array(scores)
-
-
 def share_inside(samples, train_codes, codes):
     """Share of samples that are as near to a training code as 99 of 100 test codes are."""
     radius = torch.cdist(codes, train_codes).amin(1).quantile(0.99)
@@ -276,14 +248,16 @@ def reach(samples, train_codes, codes):
 
 @torch.no_grad()
 def explore(model, train_codes, codes, count, steps, motions):
-    """Where prior samples are, and sigma on the codes and away from them."""
-    places, where = (
-        [],
-        lambda z: (share_inside(z, train_codes, codes), reach(z, train_codes, codes)),
-    )
+    """Where samples of the prior are, and sigma on the codes and away from them."""
+
+    def place(distribution, time, samples):
+        where = share_inside(samples, train_codes, codes), reach(samples, train_codes, codes)
+        return {"distribution": distribution, "time": time, "place": where}
+
+    places = []
     if isinstance(model, VAE):
         torch.manual_seed(0)
-        places.append({"law": "prior", "time": 1, "place": where(model.sample_prior(count))})
+        places.append(place("prior", 1, model.sample_prior(count)))
     else:
         d = codes.shape[1]
         covariance = torch.linalg.cholesky(torch.cov(train_codes.T).reshape(d, d))
@@ -292,17 +266,13 @@ def explore(model, train_codes, codes, count, steps, motions):
             config = BrownianMotionSamplerConfig(time=motion, steps=steps * factor, seed=0)
             sampler = BrownianMotionSampler(model, config)
             sampler.fit()
-            brownian = sampler.sample_latent(count)
+            places.append(place("Brownian", factor, sampler.sample_latent(count)))
             torch.manual_seed(0)
             flat = train_codes.mean(0) + factor**0.5 * torch.randn(count, d) @ covariance.T
-            for law, samples in (("Brownian", brownian), ("Euclidean", flat)):
-                places.append({"law": law, "time": factor, "place": where(samples)})
+            places.append(place("Euclidean", factor, flat))
     away = codes.mean(0) + 5 * (codes - codes.mean(0))
-    return {
-        "places": places,
-        "sigma": float(model.std(codes).mean()),
-        "sigma_away": float(model.std(away).mean()),
-    }
+    sigma, sigma_away = (float(model.std(z).mean()) for z in (codes, away))
+    return {"places": places, "sigma": sigma, "sigma_away": sigma_away}
 
 
 @torch.no_grad()
@@ -362,59 +332,66 @@ def draw_motion(model, codes, folder):
     figure.savefig(os.path.join(folder, "figure_2.png"), dpi=130)
 
 
-def spread(values, digits=2):
-    values = np.array(values, dtype=float)
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=min(1, len(values) - 1)):.{digits}f}"
+WHERE = ["d", "model", "distribution", "time"]
 
 
-def tables(runs, seconds, arguments):
+def means(group, *keys):
+    return [np.mean([run[key] for run in group]) for key in keys]
+
+
+def gaps(groups, d):
+    """The R-VAE minus the others, run by run, and what belongs to the R-VAE alone."""
+    ours = groups[d, "R-VAE"]
+    texts = []
+    for other in list(MODELS)[:-1]:
+        pairs = zip(ours, groups[d, other], strict=True)
+        texts.append(f"{spread([a['neg_elbo'] - b['neg_elbo'] for a, b in pairs])} ({other})")
+    published = spread([run["published"] for run in ours])
+    line = f"- d = {d}: {', '.join(texts)}. Published estimate for this R-VAE: {published}."
+    masses = [run["log_normaliser"] for run in ours if run["log_normaliser"] is not None]
+    if not masses:
+        return [line]
+    return [
+        line,
+        f"  Logarithm of the prior's mass, by quadrature: {spread(masses, 3)}. Added to "
+        "the negative ELBO, it gives that of the normalised prior.",
+    ]
+
+
+def report(runs, seconds, arguments):
     """The results as Markdown."""
+    groups = grouped(runs, "d", "model")
+    losses, scores, places = [], [], []
+    for (d, name), group in groups.items():
+        cells = [spread([run[key] for run in group]) for key in ("neg_elbo", "rec", "kl")]
+        losses.append([str(d), name, *cells, f"{means(group, 'kl_error')[0]:.2f}"])
+        if group[0]["f1"]:
+            f1 = np.array([run["f1"] for run in group])  # [runs, classifiers, classes]
+            cells = [f"{value:.2f}" for value in f1.mean((0, 1))]
+            scores.append([str(d), name, *cells, spread(f1.mean(2).ravel())])
+        sigma, away = means(group, "sigma", "sigma_away")
+        for i, row in enumerate(group[0]["places"]):
+            inside, outer = np.mean([run["places"][i]["place"] for run in group], axis=0)
+            cells = [f"{inside:.2f}", f"{outer:.1f}", f"{sigma:.3f}", f"{away:.3g}"]
+            places.append([str(d), name, row["distribution"], str(row["time"]), *cells])
+    classes = [str(i) for i in range(len(scores[0]) - 3)] if scores else []
     lines = [
         "# Riemannian Brownian motion priors: results",
         "",
-        f"`python examples/reproduce/seed_001.py{arguments}`, {seconds / 60:.0f} minutes of "
+        f"`python examples/reproduce/kalatzis2020.py{arguments}`, {seconds / 60:.0f} minutes of "
         "one core. Mean ± standard deviation over the runs; nats; test data.",
         "",
         "## Table 1: negative ELBO",
         "",
-        "| d | model | neg. ELBO | reconstruction | KL | KL standard error |",
-        "|---|---|---|---|---|---|",
-    ]
-    keys = list(dict.fromkeys((run["d"], run["model"]) for run in runs))
-    groups = {key: [run for run in runs if (run["d"], run["model"]) == key] for key in keys}
-    for (d, name), group in groups.items():
-        cells = [spread([run[key] for run in group]) for key in ("neg_elbo", "rec", "kl")]
-        error = np.mean([run["kl_error"] for run in group])
-        lines.append(f"| {d} | {name} | {' | '.join(cells)} | {error:.2f} |")
-    lines += ["", "R-VAE minus the others, run by run:", ""]
-    for d in dict.fromkeys(d for d, _ in keys):
-        ours = groups[d, "R-VAE"]
-        gaps = {
-            other: spread(
-                [a["neg_elbo"] - b["neg_elbo"] for a, b in zip(ours, groups[d, other], strict=True)]
-            )
-            for other in MODELS
-            if other != "R-VAE"
-        }
-        published = spread([run["published"] for run in ours])
-        text = ", ".join(f"{gap} ({other})" for other, gap in gaps.items())
-        lines.append(f"- d = {d}: {text}. Published estimate for this R-VAE: {published}.")
-        masses = [run["log_normaliser"] for run in ours if run["log_normaliser"] is not None]
-        if masses:
-            lines.append(
-                f"  Logarithm of the prior's mass, by quadrature: {spread(masses, 3)}. Added to "
-                "the negative ELBO, it gives that of the normalised prior."
-            )
-    lines += ["", "## Table 2: F1 of five MLPs on the codes", ""]
-    classes = range(len(runs[0]["f1"][0])) if runs[0]["f1"] else []
-    lines.append(f"| d | model | {' | '.join(map(str, classes))} | mean |")
-    lines.append("|---" * (3 + len(classes)) + "|")
-    for (d, name), group in groups.items():
-        if group[0]["f1"]:
-            f1 = np.array([run["f1"] for run in group])  # [runs, classifiers, classes]
-            cells = [f"{value:.2f}" for value in f1.mean((0, 1))]
-            lines.append(f"| {d} | {name} | {' | '.join(cells)} | {spread(f1.mean(2).ravel())} |")
-    lines += [
+        *table(["d", "model", "neg. ELBO", "reconstruction", "KL", "KL standard error"], losses),
+        "",
+        "R-VAE minus the others, run by run:",
+        "",
+        *(line for d in dict.fromkeys(d for d, _ in groups) for line in gaps(groups, d)),
+        "",
+        "## Table 2: F1 of five MLPs on the codes",
+        "",
+        *table(["d", "model", *classes, "mean"], scores),
         "",
         "The deviation of the mean is over runs and classifiers.",
         "",
@@ -426,18 +403,7 @@ def tables(runs, seconds, arguments):
         "time. Euclidean: motion in flat space, which after time 1 is the Gaussian fitted to the "
         "codes. Sigma on the test codes, and on points five times as far from their mean.",
         "",
-        "| d | model | law | time | inside | reach | sigma on codes | sigma away |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for (d, name), group in groups.items():
-        sigma, away = (np.mean([run[key] for run in group]) for key in ("sigma", "sigma_away"))
-        for i, row in enumerate(group[0]["places"]):
-            inside, outer = np.mean([run["places"][i]["place"] for run in group], axis=0)
-            lines.append(
-                f"| {d} | {name} | {row['law']} | {row['time']} | {inside:.2f} | {outer:.1f} | "
-                f"{sigma:.3f} | {away:.3g} |"
-            )
-    lines += [
+        *table([*WHERE, "inside", "reach", "sigma on codes", "sigma away"], places),
         "",
         "What a Brownian motion tends to is the volume of its metric, which is *larger* where "
         "sigma grows: nothing holds a long motion among the codes. It only slows down away from "
@@ -447,88 +413,94 @@ def tables(runs, seconds, arguments):
     return "\n".join(lines) + "\n"
 
 
+def one_run(name, d, seed, data, budget):
+    """A model of one kind, and the row of its results."""
+    cls, ((images, labels), (test_images, test_labels)) = MODELS[name], data
+    config = BrownianRVAEConfig(
+        input_dim=tuple(images.shape[1:]),
+        latent_dim=d,
+        warmup_epochs=budget["phase"],
+        **budget["networks"],
+    )
+    model, seconds = train(cls, config, images, 2 * budget["phase"], seed)
+    torch.manual_seed(seed)
+    rec, kl = evaluate(model, test_images)
+    with torch.no_grad():
+        codes, test_codes = (model.encoder(x)["embedding"] for x in (images, test_images))
+    is_rvae = cls is BrownianRVAE
+    run = {
+        "d": d,
+        "seed": seed,
+        "model": name,
+        "seconds": seconds,
+        "neg_elbo": float((rec + kl).mean()),
+        "rec": float(rec.mean()),
+        "kl": float(kl.mean()),
+        "kl_error": float(kl.std() / len(kl) ** 0.5),
+        "published": published_estimate(model, test_images) if is_rvae else None,
+        "log_normaliser": None,
+        "f1": [],
+        **explore(model, codes, test_codes, *budget["explore"]),
+    }
+    if is_rvae and d == 2:
+        run["log_normaliser"] = log_normaliser(model, codes, budget["resolution"])
+    if labels is not None:
+        f1 = class_f1(codes, labels, test_codes, test_labels, 0, budget["classifiers"])
+        run["f1"] = f1.tolist()
+    print(
+        f"d = {d}, seed {seed}, {name}: negative ELBO {run['neg_elbo']:.2f} "
+        f"(KL {run['kl']:.2f}), {seconds:.0f} s",
+        flush=True,
+    )
+    return run, model, codes
+
+
+FULL = {"phase": 100, "classifiers": 5, "explore": (300, 50, (1, 5, 25)), "resolution": 50}
+QUICK = {"phase": 3, "classifiers": 1, "explore": (20, 10, (1, 2)), "resolution": 10}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output-dir", default="outputs/seed_001")
-    parser.add_argument("--data", default="digits", help="'digits', or a folder of images")
-    parser.add_argument("--dims", type=int, nargs="+", default=[2, 5, 10])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="few epochs, to see that it runs")
-    args = parser.parse_args()
-    logging.disable(logging.INFO)
-    warnings.simplefilter("ignore", Unconverged)
+    p = parser(__doc__)
+    p.add_argument("--output-dir", default="outputs/kalatzis2020")
+    p.add_argument("--data", default="digits", help="'digits', or a folder of images")
+    p.add_argument("--dims", type=at_least(1), nargs="+", default=[2, 5, 10])
+    p.add_argument("--seeds", type=at_least(1), default=3)
+    p.add_argument("--quick", action="store_true", help="few epochs, to see that it runs")
+    args = p.parse_args()
+    lib.quiet.settle(1)
     # Some test points lie where a straight line is no good start; their distance is an upper bound.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    torch.set_num_threads(1)
     os.makedirs(args.output_dir, exist_ok=True)
     begin = time.process_time()
 
-    (images, labels), (test_images, test_labels) = load(args.data)
-    dims, seeds, phase, classifiers = args.dims, args.seeds, 100, 5
-    count, steps, motions, resolution = 300, 50, (1, 5, 25), 50
+    data, budget = load(args.data), FULL
+    if args.quick:
+        args.dims, args.seeds, budget = [2], 1, QUICK
+        data = [
+            [None if part is None else part[:count] for part in pair]
+            for pair, count in zip(data, (300, 50), strict=True)
+        ]
     networks = {"hidden_dims": (300, 300), "num_centers": 350}
     if args.data == "digits":
         networks = {"hidden_dims": (128, 64), "num_centers": 64}
-    if args.quick:
-        dims, seeds, phase, classifiers = [2], 1, 3, 1
-        count, steps, motions, resolution = 20, 10, (1, 2), 10
-        images, test_images, test_labels = images[:300], test_images[:50], test_labels[:50]
-        labels = None if labels is None else labels[:300]
+    budget = budget | {"networks": networks}
 
     runs = []
-    for d in dims:
-        for seed in range(seeds):
-            for name, cls in MODELS.items():
-                config = BrownianRVAEConfig(
-                    input_dim=tuple(images.shape[1:]),
-                    latent_dim=d,
-                    warmup_epochs=phase,
-                    **networks,
-                )
-                model, seconds = train(cls, config, images, 2 * phase, seed)
-                torch.manual_seed(seed)
-                rec, kl = evaluate(model, test_images)
-                with torch.no_grad():
-                    codes, test_codes = (
-                        model.encoder(x)["embedding"] for x in (images, test_images)
-                    )
-                is_rvae = cls is BrownianRVAE
-                run = {
-                    "d": d,
-                    "seed": seed,
-                    "model": name,
-                    "seconds": seconds,
-                    "neg_elbo": float((rec + kl).mean()),
-                    "rec": float(rec.mean()),
-                    "kl": float(kl.mean()),
-                    "kl_error": float(kl.std() / len(kl) ** 0.5),
-                    "published": published_estimate(model, test_images) if is_rvae else None,
-                    "log_normaliser": None,
-                    "f1": [],
-                    **explore(model, codes, test_codes, count, steps, motions),
-                }
-                if is_rvae and d == 2:
-                    run["log_normaliser"] = log_normaliser(model, codes, resolution)
-                if labels is not None:
-                    f1 = classify(codes, labels, test_codes, test_labels, classifiers)
-                    run["f1"] = f1.tolist()
+    for d in args.dims:
+        for seed in range(args.seeds):
+            for name in MODELS:
+                run, model, codes = one_run(name, d, seed, data, budget)
                 runs.append(run)
-                print(
-                    f"d = {d}, seed {seed}, {name}: negative ELBO {run['neg_elbo']:.2f} "
-                    f"(KL {run['kl']:.2f}), {seconds:.0f} s",
-                    flush=True,
-                )
-                if is_rvae and d == 2 and seed == 0:
-                    draw_geodesics(model, test_images, test_labels, args.output_dir)
+                if name == "R-VAE" and d == 2 and seed == 0:
+                    draw_geodesics(model, *data[1], args.output_dir)
                     draw_motion(model, codes, args.output_dir)
 
     seconds = time.process_time() - begin
     options = "" if args.data == "digits" else f" --data {args.data}"
-    with open(os.path.join(args.output_dir, "seed_001.json"), "w", encoding="utf-8") as f:
-        json.dump({"seconds": seconds, "runs": runs}, f, indent=1)
-    text = tables(runs, seconds, options + (" --quick" if args.quick else ""))
-    with open(os.path.join(args.output_dir, "seed_001.md"), "w", encoding="utf-8") as f:
-        f.write(text)
+    base = os.path.join(args.output_dir, "kalatzis2020")
+    write_json(base + ".json", {"seconds": seconds, "runs": runs})
+    text = report(runs, seconds, options + " --quick" * args.quick)
+    write_text(base + ".md", text)
     print(text)
 
 

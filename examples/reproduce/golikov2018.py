@@ -1,6 +1,6 @@
-r"""Manifold-valued latents by embedding and reparameterisation: the table, and which symmetry wins.
+"""Manifold-valued latents by embedding and reparameterisation: the table, and which symmetry wins.
 
-    python examples/reproduce/seed_004.py [--output-dir outputs/seed_004] [--quick] [--seeds 5]
+    python examples/reproduce/golikov2018.py [--output-dir FOLDER] [--quick] [--seeds 5]
 
 The toy task of E. Golikov and M. Kretov (2018): uniform points of a circle, a sphere or a torus go
 through a random network into 100 dimensions, without noise. Five models, of equal networks:
@@ -13,45 +13,36 @@ through a random network into 100 dimensions, without noise. Five models, of equ
 
 A seed draws the random network, the data and the initial weights, the same for all models; gaps are
 between models of one seed. ELBO and IWAE (300 samples) are in nats, on test data. Then data of each
-manifold under each latent manifold, and digits that turn. Writes ``seed_004.md``, ``seed_004.json``
-and the pictures.
+manifold under each latent manifold, and digits that turn. Writes ``golikov2018.md``,
+``golikov2018.json`` and the pictures.
 """
 
-import argparse
 import itertools
-import json
-import logging
 import math
 import os
+import pathlib
+import sys
 import tempfile
 import time
 import warnings
 
-os.environ.setdefault("TQDM_DISABLE", "1")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import matplotlib
-
-matplotlib.use("Agg")
-
+import lib.quiet
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from pythae.pipelines import TrainingPipeline
-from pythae.trainers import BaseTrainerConfig
-from sklearn.datasets import load_digits
+from lib.arguments import at_least, parser
+from lib.data import digits
+from lib.files import write_json, write_text
+from lib.tables import deviation, spread, table
+from lib.training import fit
 from torch.nn import functional as F
 
-import pythae_geometric
-from pythae_geometric import plotting
+from pythae_geometric import ERManifoldVAE, ERManifoldVAEConfig, plotting
 from pythae_geometric.data.symmetric import random_network, rotate, symmetric_data
-from pythae_geometric.models.er_manifold_vae import (
-    ERManifoldVAE,
-    ERManifoldVAEConfig,
-    PoorEmbeddingWarning,
-)
+from pythae_geometric.models.er_manifold_vae import PoorEmbeddingWarning
 from pythae_geometric.models.er_manifold_vae.er_manifold_vae_config import manifold_from_name
-
-pythae_geometric.register(ERManifoldVAE, ERManifoldVAEConfig)
 
 MANIFOLDS = ["circle", "sphere(2)", "torus(2)"]
 # Deviations of the likelihood; the smaller one of the toy task is for the circle alone.
@@ -62,12 +53,21 @@ TURN = 360  # angles along a full turn
 PLACES = {"about its own centre": ((0, 0, 0, 0), 16), "beside the centre": ((8, 0, 4, 4), 24)}
 
 
+class AsTheyAre(torch.nn.Module):
+    """The embedding of a Gaussian latent: none."""
+
+    fitted = True
+
+    def forward(self, z):
+        return z
+
+
 class VAE(ERManifoldVAE):
-    """The VAE to compare with: hidden points go to the decoder as they are."""
+    """The VAE to compare with: latent codes go to the decoder as they are."""
 
     def __init__(self, model_config, encoder=None, decoder=None):
         super().__init__(model_config, encoder, decoder, exact_embedding=lambda u: u)
-        self.decoder.embedding = torch.nn.Identity()
+        self.decoder.embedding = AsTheyAre()
 
     def save(self, dir_path):
         """Nothing: pythae's trainer saves what it trains, and this model is not registered."""
@@ -111,19 +111,11 @@ ROWS = ["VAE, d = n", "learned", "exact", "learned, group action", "VAE, d = m"]
 TABLES = [("circle", TOY_STD), ("circle", SMALL_STD), ("sphere(2)", TOY_STD), ("torus(2)", TOY_STD)]
 
 
-def train(model, data, epochs, batch_size, seed, lr):
+def train(model, data, epochs, **fields):
     """The model after pythae's pipeline, at the end of training."""
+    fields |= {"scheduler_cls": "CosineAnnealingLR", "scheduler_params": {"T_max": epochs}}
     with tempfile.TemporaryDirectory() as folder:
-        config = BaseTrainerConfig(
-            output_dir=folder,
-            num_epochs=epochs,
-            learning_rate=lr,
-            per_device_train_batch_size=batch_size,
-            scheduler_cls="CosineAnnealingLR",
-            scheduler_params={"T_max": epochs},
-            seed=seed,
-        )
-        TrainingPipeline(model, config)(data)
+        fit(model, data, folder, num_epochs=epochs, **fields)
     return model.eval()
 
 
@@ -132,12 +124,12 @@ def evaluate(model, data, samples):
     """ELBO, its parts, and the IWAE bound."""
     torch.manual_seed(0)
     outputs = [model({"data": data}) for _ in range(10)]
-    return {
-        "elbo": -float(np.mean([float(o.loss) for o in outputs])),
-        "rec": float(np.mean([float(o.recon_loss) for o in outputs])),
-        "kl": float(np.mean([float(o.reg_loss) for o in outputs])),
-        "iwae": model.get_nll(data, n_samples=samples, batch_size=20_000),
-    }
+    elbo, rec, kl = (
+        float(np.mean([float(output[key]) for output in outputs]))
+        for key in ("loss", "recon_loss", "reg_loss")
+    )
+    iwae = model.get_nll(data, n_samples=samples, batch_size=20_000)
+    return {"elbo": -elbo, "rec": rec, "kl": kl, "iwae": iwae}
 
 
 def toy_run(row, latent, data_manifold, std, seed, settings):
@@ -157,7 +149,8 @@ def toy_run(row, latent, data_manifold, std, seed, settings):
         embedding_epochs=settings["embedding_epochs"],
     )
     start = time.process_time()
-    model = train(model, images, settings["epochs"], 100, seed, 3e-3)
+    fields = {"learning_rate": 3e-3, "per_device_train_batch_size": 100, "seed": seed}
+    model = train(model, images, settings["epochs"], **fields)
     run = {"row": row, "latent": latent, "data": data_manifold, "std": std, "seed": seed}
     run |= evaluate(model, test, settings["samples"])
     run["seconds"] = time.process_time() - start
@@ -177,9 +170,8 @@ DIGIT_ROWS = ["VAE, d = n", "exact", "exact, group action", "VAE, d = m"]
 
 def digit(seed, place, angle):
     """A digit at some angles, ``[B, 1, side, side]``."""
-    image = torch.as_tensor(load_digits().images[seed + 1, None, None] / 16, dtype=torch.float32)
     margins, side = PLACES[place]
-    image = F.pad(image, margins)
+    image = F.pad(digits()[0][seed + 1][None], margins)
     return rotate(image.expand(len(angle), -1, -1, -1), angle, side)
 
 
@@ -187,7 +179,7 @@ def digit(seed, place, angle):
 def continuity(model, turn):
     """The largest step of the code along a full turn, as a part of the length of its whole way
     (1 / 360 if it is even), and how often the code goes round, if it is in a plane."""
-    codes = model.embed_on_manifold(turn)
+    codes = model.manifold_points(turn)
     if isinstance(model, VAE):
         steps = (codes - codes.roll(1, 0)).norm(dim=1)
     else:
@@ -206,7 +198,7 @@ def torn(model, images):
     """Whether codes of two images nearest to one another are far apart: more than a quarter of the
     greatest distance of codes. It needs no angles."""
     between = torch.cdist(images.flatten(1), images.flatten(1)).fill_diagonal_(math.inf)
-    codes = model.embed_on_manifold(images)
+    codes = model.manifold_points(images)
     far = torch.cdist(codes, codes)
     return bool(far.gather(1, between.argmin(1, keepdim=True)).max() > far.max() / 4)
 
@@ -223,7 +215,8 @@ def digit_run(row, place, seed, settings):
         model = build(
             row, "circle", input_dim=(1, side, side), hidden_dims=(256,), likelihood_std=DIGIT_STD
         )
-        train(model, images, settings["digit_epochs"], 50, seed, 1e-3)
+        fields = {"learning_rate": 1e-3, "per_device_train_batch_size": 50, "seed": seed}
+        train(model, images, settings["digit_epochs"], **fields)
         candidates.append((torn(model, images), -evaluate(model, images, 1)["elbo"], model))
     model = min(candidates, key=lambda candidate: candidate[:2])[2]
     turn = digit(seed, place, 2 * math.pi * torch.arange(TURN) / TURN)
@@ -246,7 +239,7 @@ def draw_latents(models, path):
     """Codes of test points of a circle, coloured by the true angle."""
     figure, axes = plt.subplots(1, len(models), figsize=(3.1 * len(models), 3.3))
     for ax, (name, (model, data, points)) in zip(axes, models.items(), strict=True):
-        codes = model.embed_on_manifold(data)
+        codes = model.manifold_points(data)
         angle = torch.atan2(points[:, 1], points[:, 0])
         if not isinstance(model, VAE):
             z = torch.linspace(-4, 4, 400)[:, None]
@@ -271,7 +264,7 @@ def draw_turn(models, path):
     ax = left.subplots()
     strips, every = [], TURN // 16
     for name, (model, turn) in models.items():
-        codes = model.embed_on_manifold(turn)
+        codes = model.manifold_points(turn)
         if isinstance(model, VAE):
             if codes.shape[1] > 1:
                 continue
@@ -300,18 +293,11 @@ def draw_turn(models, path):
 # Tables
 
 
-def spread(values, digits=2):
-    values = np.array(values, dtype=float)
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=min(1, len(values) - 1)):.{digits}f}"
-
-
 def gap(runs, baseline, key):
     """Mean difference of runs of equal seeds, and that in standard errors."""
-    change = np.array([a[key] - b[key] for a, b in zip(runs, baseline, strict=True)])
-    if len(change) < 2:
-        return f"{change.mean():+.2f}"
-    error = change.std(ddof=1) / math.sqrt(len(change))
-    return f"{change.mean():+.2f} ({change.mean() / error:+.1f})"
+    change = [a[key] - b[key] for a, b in zip(runs, baseline, strict=True)]
+    mean, error = np.mean(change), deviation(change, of_mean=True)
+    return f"{mean:+.2f}" + ("" if error is None else f" ({mean / error:+.1f})")
 
 
 def select(runs, **wanted):
@@ -319,13 +305,22 @@ def select(runs, **wanted):
     return sorted(found, key=lambda run: run["seed"])
 
 
-def tables(results, arguments):
-    runs, digits, embeddings = results["runs"], results["digits"], results["embeddings"]
+def spreads(group, keys, digits=2):
+    return [spread([run[key] for run in group], digits) for key in keys]
+
+
+def with_dimension(row, n, m):
+    return row.replace("= n", f"= {n}").replace("= m", f"= {m}")
+
+
+def report(results, arguments):
+    """The results as Markdown."""
+    runs = results["runs"]
     seeds = len({run["seed"] for run in runs})
     lines = [
         "# Embedding and reparameterisation: results",
         "",
-        f"`python examples/reproduce/seed_004.py{arguments}`, {results['seconds'] / 60:.0f} "
+        f"`python examples/reproduce/golikov2018.py{arguments}`, {results['seconds'] / 60:.0f} "
         f"minutes of one core. Mean ± standard deviation over {seeds} seeds; nats; test data; "
         "more is better. The likelihood is Gaussian in 100 dimensions, of the deviation stated, "
         "with all constants. (The source says neither the deviation nor the dimension, and the "
@@ -335,59 +330,24 @@ def tables(results, arguments):
         "",
     ]
     for number, (manifold, std) in enumerate(TABLES, 1):
-        lines += [
-            f"## Table {number}: {manifold}, deviation {std:g}",
-            "",
-            "| model | ELBO | IWAE | KL | gap in ELBO | gap in IWAE |",
-            "|---|---|---|---|---|---|",
-        ]
-        baseline = select(runs, data=manifold, std=std, latent=manifold, row=ROWS[0])
-        M = manifold_from_name(manifold)
-        for row in ROWS:
-            group = select(runs, data=manifold, std=std, latent=manifold, row=row)
-            gaps = [gap(group, baseline, key) for key in ("elbo", "iwae")]
-            if row == ROWS[0]:
-                gaps = ["", ""]
-            cells = [spread([run[key] for run in group]) for key in ("elbo", "iwae", "kl")]
-            name = row.replace("= n", f"= {M.dim}").replace("= m", f"= {M.ambient_dim}")
-            lines.append(f"| {name} | {' | '.join(cells + gaps)} |")
-        lines.append("")
+        lines += [f"## Table {number}: {manifold}, deviation {std:g}", ""]
+        lines += [*toy_table(runs, manifold, std), ""]
     lines += [
         "## Learned embeddings",
         "",
-        "Distance from the manifold and energy distance to its uniform law (with the p-value of a "
-        "two-sample test, 1,000 points each), smallest singular value of the Jacobian over the "
-        "median one, share of points where the embedding meets itself; processor seconds of the "
-        "training. Lengths in units of the root mean square norm.",
+        "Distance from the manifold and energy distance to its uniform distribution (with the "
+        "p-value of a two-sample test, 1,000 points each), smallest singular value of the Jacobian "
+        "over the median one, share of points where the embedding meets itself; processor seconds "
+        "of the training. Lengths in units of the root mean square norm.",
         "",
-        "| manifold | distance | energy | p | singular value | meets itself | seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for manifold, (quality, seconds) in embeddings.items():
-        distance, energy, p_value, singular, meets = quality
-        lines.append(
-            f"| {manifold} | {distance:.4f} | {energy:.4f} | {p_value:.3f} | {singular:.2f} | "
-            f"{meets:.1%} | {seconds:.0f} |"
-        )
-    lines += [
+        *embedding_table(results["embeddings"]),
         "",
         "## Which symmetry wins",
         "",
         f"IWAE (deviation {TOY_STD:g}) of data (rows) under the exact latent manifolds (columns); "
         "after it the gap to the true manifold, in brackets in standard errors.",
         "",
-        f"| data | {' | '.join(MANIFOLDS)} | best |",
-        "|---|---|---|---|---|",
-    ]
-    for data in MANIFOLDS:
-        truth, cells, means = select(runs, data=data, std=TOY_STD, latent=data, row="exact"), [], []
-        for latent in MANIFOLDS:
-            group = select(runs, data=data, std=TOY_STD, latent=latent, row="exact")
-            means.append(np.mean([run["iwae"] for run in group]))
-            cell = spread([run["iwae"] for run in group])
-            cells.append(cell if latent == data else f"{cell}; {gap(group, truth, 'iwae')}")
-        lines.append(f"| {data} | {' | '.join(cells)} | {MANIFOLDS[int(np.argmax(means))]} |")
-    lines += [
+        *symmetry_table(runs),
         "",
         "## Digits that turn",
         "",
@@ -400,20 +360,7 @@ def tables(results, arguments):
         "often the code goes round the circle (in a plane: round its mean).",
     ]
     for place in PLACES:
-        lines += [
-            "",
-            f"Turning {place}:",
-            "",
-            "| model | ELBO | IWAE | largest step | rounds |",
-            "|---|---|---|---|---|",
-        ]
-        for row in DIGIT_ROWS:
-            group = select(digits, row=row, place=place)
-            steps = ", ".join(f"{run['jump']:.3f}" for run in group)
-            rounds = ", ".join("-" if r["rounds"] is None else str(r["rounds"]) for r in group)
-            name = row.replace("= n", "= 1").replace("= m", "= 2")
-            cells = [spread([run[key] for run in group], 1) for key in ("elbo", "iwae")]
-            lines.append(f"| {name} | {' | '.join(cells)} | {steps} | {rounds} |")
+        lines += ["", f"Turning {place}:", "", *digit_table(results["digits"], place)]
     lines += [
         "",
         "A circle has no continuous coordinate in an interval: without a group action the code "
@@ -426,34 +373,74 @@ def tables(results, arguments):
     return "\n".join(lines) + "\n"
 
 
+def toy_table(runs, manifold, std):
+    """The five models on one manifold."""
+    M, rows = manifold_from_name(manifold), []
+    baseline = select(runs, data=manifold, std=std, latent=manifold, row=ROWS[0])
+    for row in ROWS:
+        group = select(runs, data=manifold, std=std, latent=manifold, row=row)
+        gaps = ["" if row == ROWS[0] else gap(group, baseline, key) for key in ("elbo", "iwae")]
+        name = with_dimension(row, M.dim, M.ambient_dim)
+        rows.append([name, *spreads(group, ("elbo", "iwae", "kl")), *gaps])
+    return table(["model", "ELBO", "IWAE", "KL", "gap in ELBO", "gap in IWAE"], rows)
+
+
+def embedding_table(embeddings):
+    """The quality of the learned embeddings."""
+    formats = "{:.4f}", "{:.4f}", "{:.3f}", "{:.2f}", "{:.1%}"
+    rows = [
+        [manifold, *(f.format(v) for f, v in zip(formats, quality, strict=True)), f"{seconds:.0f}"]
+        for manifold, (quality, seconds) in embeddings.items()
+    ]
+    header = ["manifold", "distance", "energy", "p", "singular value", "meets itself", "seconds"]
+    return table(header, rows)
+
+
+def symmetry_table(runs):
+    """Data of each manifold under each latent manifold."""
+    rows = []
+    for data in MANIFOLDS:
+        truth, cells, means = select(runs, data=data, std=TOY_STD, latent=data, row="exact"), [], []
+        for latent in MANIFOLDS:
+            group = select(runs, data=data, std=TOY_STD, latent=latent, row="exact")
+            means.append(np.mean([run["iwae"] for run in group]))
+            (cell,) = spreads(group, ["iwae"])
+            cells.append(cell if latent == data else f"{cell}; {gap(group, truth, 'iwae')}")
+        rows.append([data, *cells, MANIFOLDS[int(np.argmax(means))]])
+    return table(["data", *MANIFOLDS, "best"], rows)
+
+
+def digit_table(runs, place):
+    """The models of a digit that turns about one place."""
+    rows = []
+    for row in DIGIT_ROWS:
+        group = select(runs, row=row, place=place)
+        steps = ", ".join(f"{run['jump']:.3f}" for run in group)
+        rounds = ", ".join("-" if run["rounds"] is None else str(run["rounds"]) for run in group)
+        name = with_dimension(row, 1, 2)
+        rows.append([name, *spreads(group, ("elbo", "iwae"), 1), steps, rounds])
+    return table(["model", "ELBO", "IWAE", "largest step", "rounds"], rows)
+
+
+FULL = {"train": 2000, "test": 500, "epochs": 60, "samples": 300, "embedding_epochs": 30}
+FULL |= {"digits": 1000, "digit_epochs": 60, "restarts": 4}
+QUICK = {"train": 200, "test": 500, "epochs": 2, "samples": 5, "embedding_epochs": 1}
+QUICK |= {"digits": 100, "digit_epochs": 2, "restarts": 2}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output-dir", default="outputs/seed_004")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="few epochs, to see that it runs")
-    args = parser.parse_args()
-    logging.disable(logging.INFO)
-    torch.set_num_threads(1)
+    p = parser(__doc__)
+    p.add_argument("--output-dir", default="outputs/golikov2018")
+    p.add_argument("--seeds", type=at_least(2), default=5)
+    p.add_argument("--quick", action="store_true", help="few epochs, to see that it runs")
+    args = p.parse_args()
+    lib.quiet.settle(1)
     os.makedirs(args.output_dir, exist_ok=True)
     begin = time.process_time()
-    settings = {
-        "train": 2000,
-        "test": 500,
-        "epochs": 60,
-        "samples": 300,
-        "embedding_epochs": 30,
-        "digits": 1000,
-        "digit_epochs": 60,
-        "restarts": 4,
-    }
-    seeds = args.seeds
-    if args.quick:
-        seeds = 2
-        settings |= {"train": 200, "epochs": 2, "samples": 5, "embedding_epochs": 1}
-        settings |= {"digits": 100, "digit_epochs": 2, "restarts": 2}
+    settings, seeds = (QUICK, 2) if args.quick else (FULL, args.seeds)
 
-    picture = os.path.join(args.output_dir, "seed_004_{}.png").format
-    runs, digits, drawn, turns = [], [], {}, {}  # the last two: models to draw
+    base = os.path.join(args.output_dir, "golikov2018")
+    runs, turning, drawn, turns = [], [], {}, {}  # the last two: models to draw
     tasks = [
         (row, latent, data, std)
         for data, std in TABLES
@@ -465,31 +452,27 @@ def main():
             run, model, test, points = toy_run(row, latent, data, std, seed, settings)
             runs.append(run)
             if data == latent == "circle" and std == SMALL_STD and seed == 0:
-                name = row.replace("= n", "= 1").replace("= m", "= 2")
-                drawn[name] = model, test, points
-    draw_latents(drawn, picture("circle"))
+                drawn[with_dimension(row, 1, 2)] = model, test, points
+    draw_latents(drawn, f"{base}_circle.png")
     for seed in range(seeds):
         for place, row in itertools.product(PLACES, DIGIT_ROWS):
             run, model, turn = digit_run(row, place, seed, settings)
-            digits.append(run)
+            turning.append(run)
             if seed == 1 and place == "beside the centre":
-                name = row.replace("= n", "= 1").replace("= m", "= 2")
-                turns[name] = model, turn
-    draw_turn(turns, picture("turn"))
+                turns[with_dimension(row, 1, 2)] = model, turn
+    draw_turn(turns, f"{base}_turn.png")
 
     results = {
         "seconds": time.process_time() - begin,
         "restarts": settings["restarts"],
         "runs": runs,
-        "digits": sorted(digits, key=lambda run: DIGIT_ROWS.index(run["row"])),
+        "digits": sorted(turning, key=lambda run: DIGIT_ROWS.index(run["row"])),
         "embeddings": {name: (list(q), seconds) for name, (_, q, seconds) in _learned.items()},
     }
-    with open(os.path.join(args.output_dir, "seed_004.json"), "w", encoding="utf-8") as f:
-        json.dump(results, f, indent=1)
-    options = (" --quick" if args.quick else "") + (f" --seeds {seeds}" if seeds != 5 else "")
-    text = tables(results, options)
-    with open(os.path.join(args.output_dir, "seed_004.md"), "w", encoding="utf-8") as f:
-        f.write(text)
+    write_json(base + ".json", results)
+    options = " --quick" * args.quick + (f" --seeds {seeds}" if seeds != 5 else "")
+    text = report(results, options)
+    write_text(base + ".md", text)
     print(text)
 
 

@@ -1,6 +1,6 @@
-r"""VAE-DLM on the Burgers equation: the table and figures of the source.
+"""VAE-DLM on the Burgers equation: the table and figures of the source.
 
-    python examples/reproduce/seed_000.py [--output-dir outputs/seed_000] [--quick]
+    python examples/reproduce/gracyk2024.py [--output-dir outputs/gracyk2024] [--quick]
         [--steps 5500] [--batch-size 125] [--device cpu]
 
 Four methods of the same code, trained by pythae's trainer on the same 5,000 solutions for the same
@@ -17,36 +17,30 @@ the posterior mean of the state at time 0, which is perturbed in four ways. A fi
 fifth of the steps, drops the steady term (alpha = 0) for the figure on degeneracy.
 
 Results are written as each method finishes, and a run that was interrupted goes on with the next
-method. Writes ``seed_000.md``, ``seed_000_METHOD.json``, the trained models and the pictures.
+method. Writes ``gracyk2024.md``, ``gracyk2024_METHOD.json``, the trained models and the pictures.
 """
 
-import argparse
 import json
-import logging
 import os
+import pathlib
+import sys
 import time
 
-os.environ.setdefault("TQDM_DISABLE", "1")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import matplotlib
-
-matplotlib.use("Agg")
-
+import lib.quiet
 import matplotlib.pyplot as plt
 import torch
+from lib.arguments import at_least, parser
+from lib.files import read_json, replaced, write_json, write_text
+from lib.tables import spread, table
+from lib.training import fit
 from pythae.models import AutoModel
-from pythae.pipelines import TrainingPipeline
-from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 
-import pythae_geometric
-from pythae_geometric import plotting
-from pythae_geometric._files import written_beside
+from pythae_geometric import VAE_DLM, VAE_DLM_Config, plotting
 from pythae_geometric.data.burgers import burgers
 from pythae_geometric.data.trajectories import TrajectoryDataset
-from pythae_geometric.models.vae_dlm import VAE_DLM, VAE_DLM_Config
-
-pythae_geometric.register(VAE_DLM, VAE_DLM_Config)
 
 NO_GEOMETRY = {"metric_weight": 0.0, "flow_weight": 0.0}
 METHODS = {
@@ -86,12 +80,12 @@ SEEN = 200  # of the test solutions, for the errors during training
 def perturbed(x0):
     """The five sets of states at time 0, ``{name: [N, 201]}``."""
     sets = {}
-    for seed, (name, law) in enumerate(SETS.items()):
+    for seed, (name, change) in enumerate(SETS.items()):
         generator = torch.Generator().manual_seed(100 + seed)
-        if law == "clean":
+        if change == "clean":
             sets[name] = x0
             continue
-        factor, deviation, count = law
+        factor, deviation, count = change
         points = torch.rand(x0.shape, generator=generator).argsort(1)[:, :count]
         noise = deviation * torch.randn(x0.shape, generator=generator)
         mask = torch.zeros_like(x0).scatter_(1, points, 1.0)
@@ -145,13 +139,11 @@ def diagonal(model, x0):
     }
 
 
-def file_of(name, folder):
-    return os.path.join(folder, "seed_000_" + "".join(c if c.isalnum() else "_" for c in name))
-
-
 def train(name, fields, data, test, steps, args, weight_decay=0.0):
     """Train a method, or read what an earlier run left of it."""
-    path = file_of(name + (", decay" if weight_decay else ""), args.output_dir)
+    key = name + (", decay" if weight_decay else "")
+    key = "gracyk2024_" + "".join(c if c.isalnum() else "_" for c in key)
+    path = os.path.join(args.output_dir, key)
     batch = min(args.batch_size, len(data.trajectories))
     per_epoch = -(-len(data.trajectories) // batch)
     epochs = max(1, round(steps / per_epoch))
@@ -162,18 +154,20 @@ def train(name, fields, data, test, steps, args, weight_decay=0.0):
         "learning rate": LEARNING_RATE,
         **({"weight decay": weight_decay} if weight_decay else {}),
     }
-    if os.path.exists(path + ".json"):
-        with open(path + ".json", encoding="utf-8") as f:
-            result = json.load(f)
-        if result["settings"] == settings:
-            return result, AutoModel.load_from_folder(path)
-    seen = test[:SEEN]
-    sets, truth = perturbed(seen[:, 0]), at_times(seen)
+    result = read_json(path + ".json")
+    if result is not None and result["settings"] == settings:
+        return result, AutoModel.load_from_folder(path)
+    sets, truth = perturbed(test[:SEEN, 0]), at_times(test[:SEEN])
     torch.manual_seed(0)
     model = VAE_DLM(VAE_DLM_Config(input_dim=(201,), **args.sizes, **fields))
     progress = Progress(model, sets, truth, per_epoch, max(1, epochs // 25))
-    config = BaseTrainerConfig(
-        output_dir=os.path.join(args.output_dir, "training"),
+    print(f"{key}: {settings['steps']} steps", flush=True)
+    begin, cpu = time.perf_counter(), time.process_time()
+    folder = fit(
+        model,
+        TrajectoryDataset(*data[:2]),
+        os.path.join(args.output_dir, "training"),
+        callbacks=[progress],
         num_epochs=epochs,
         learning_rate=LEARNING_RATE,
         per_device_train_batch_size=batch,
@@ -184,31 +178,25 @@ def train(name, fields, data, test, steps, args, weight_decay=0.0):
         no_cuda=args.device == "cpu",
         keep_best_on_train=True,
     )
-    print(f"{os.path.basename(path)}: {settings['steps']} steps", flush=True)
-    begin, cpu = time.perf_counter(), time.process_time()
-    pipeline = TrainingPipeline(model, config)
-    pipeline(train_data=TrajectoryDataset(*data[:2]), callbacks=[progress])
     result = {
         "settings": settings,
         "seconds": time.perf_counter() - begin,
         "cpu seconds": time.process_time() - cpu,
         "progress": progress.record,
     }
-    # The trainer's choice is of the epoch with the lowest loss.
-    model = AutoModel.load_from_folder(os.path.join(pipeline.trainer.training_dir, "final_model"))
+    model = AutoModel.load_from_folder(folder)  # of the epoch with the lowest loss
     model.save(path)
-    with written_beside(path + ".json") as beside, open(beside, "w", encoding="utf-8") as f:
-        json.dump(result, f, indent=1)
+    write_json(path + ".json", result)
     return result, model
 
 
-def tables(results, errors, decayed, options):
+def report(results, errors, decayed, options):
     """The report: what ``train`` gave, and the errors ``{method: {set: [N, T]}}``, without and with
     weight decay."""
     lines = [
         "# VAE-DLM on the Burgers equation",
         "",
-        f"`python examples/reproduce/seed_000.py{options}`",
+        f"`python examples/reproduce/gracyk2024.py{options}`",
         "",
     ]
     settings = next(iter(results.values()))["settings"]
@@ -226,18 +214,17 @@ def tables(results, errors, decayed, options):
         '"unweighted" and "weighted", as far as that can be told.',
     ]
     for set_name in SETS:
-        lines += ["", f"## {set_name[0].upper() + set_name[1:]}", ""]
-        lines += ["| | " + " | ".join(f"t = {t:g}" for t in TIMES) + " |"]
-        lines += ["|---" * (len(TIMES) + 1) + "|"]
+        rows = []
         means = {name: error[set_name].mean(0) for name, error in errors.items()}
         best = torch.stack(list(means.values())).amin(0)
         for name, error in errors.items():
             parts = zip(means[name].tolist(), error[set_name].std(0).tolist(), strict=True)
             cells = [f"{m:.4f} ± {s:.4f}" for m, s in parts]
             cells = [f"**{c}**" if means[name][i] == best[i] else c for i, c in enumerate(cells)]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        row = " | ".join(f"{x:.4f}" for x in PUBLISHED[set_name][0])
-        lines.append(f"| published | {row} |")
+            rows.append([name, *cells])
+        rows.append(["published", *(f"{x:.4f}" for x in PUBLISHED[set_name][0])])
+        lines += ["", f"## {set_name[0].upper() + set_name[1:]}", ""]
+        lines += table(["method", *(f"t = {t:g}" for t in TIMES)], rows)
     lines += [
         "",
         "## Averages over the five times",
@@ -275,8 +262,6 @@ def tables(results, errors, decayed, options):
         "",
         *comparison(averages),
         "",
-        *comparison_verdicts(averages),
-        "",
         "## What was to be shown",
         "",
         "Single times. Standard errors of a gap to the published errors are those of our mean "
@@ -284,81 +269,47 @@ def tables(results, errors, decayed, options):
         "",
         *verdicts(errors),
     ]
+    spent = [
+        [name, str(r["settings"]["steps"]), f"{r['seconds']:.0f}", f"{r['cpu seconds']:.0f}"]
+        for name, r in results.items()
+    ]
     lines += ["", "## Time", ""]
-    lines += ["| | steps | wall seconds | processor seconds |", "|---|---|---|---|"]
-    for name, r in results.items():
-        lines.append(
-            f"| {name} | {r['settings']['steps']} | {r['seconds']:.0f} | {r['cpu seconds']:.0f} |"
-        )
+    lines += table(["method", "steps", "wall seconds", "processor seconds"], spent)
     return "\n".join(lines) + "\n"
 
 
 def summary(errors):
     """Averages over the times, and gaps to the methods without geometry, pair by pair."""
     others = [name for name in errors if not name.startswith("VAE-DLM")]
-    heads = ["set", "method", "mean", "median", *(f"gap to {other}" for other in others)]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     for set_name in SETS:
         average = {name: error[set_name].mean(1) for name, error in errors.items()}
         for name, value in average.items():
-            gaps = ["" if name in others else with_error(value - average[o]) for o in others]
-            cells = [set_name, name, with_error(value), f"{value.median():.4f}", *gaps]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            gaps = [
+                "" if name in others else spread(value - average[o], 4, of_mean=True)
+                for o in others
+            ]
+            rows.append(
+                [set_name, name, spread(value, 4, of_mean=True), f"{value.median():.4f}", *gaps]
+            )
+    return table(["set", "method", "mean", "median", *(f"gap to {o}" for o in others)], rows)
 
 
 def mean_and_error(values):
     return float(values.mean()), float(values.std()) / len(values) ** 0.5
 
 
-def with_error(values):
-    """Mean ± standard error."""
-    mean, error = mean_and_error(values)
-    return f"{mean:.4f} ± {error:.4f}"
-
-
-def distance(average, other):
-    """How far an average ``(mean, standard error)`` is above another, in standard errors of the
-    difference of independent means."""
-    return (average[0] - other[0]) / (average[1] ** 2 + other[1] ** 2) ** 0.5
-
-
 def comparison(averages):
     """The averages ``{method: {set: (mean, standard error)}}`` beside the published ones."""
-    lines = ["| set | published | " + " | ".join(averages) + " |"]
-    lines += ["|---" * (len(averages) + 2) + "|"]
+    rows = []
     for set_name, (_, published) in PUBLISHED.items():
         cells = [set_name, f"{published[0]:.4f} ± {published[1]:.4f}"]
         for average in averages.values():
             mean, error = average[set_name]
-            far = distance(average[set_name], published)
+            far = (mean - published[0]) / (error**2 + published[1] ** 2) ** 0.5
             cells.append(f"{mean:.4f} ± {error:.4f} ({far:+.1f})")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def comparison_verdicts(averages):
-    """Where each method is better or worse than the published weights, and than a plain VAE with
-    weight decay, by more than two standard errors; and which has the lowest mean of each set."""
-    short = {name: f"set {name[0]}" if ":" in name else name for name in SETS}
-    published = {set_name: average for set_name, (_, average) in PUBLISHED.items()}
-    plain = "VAE, weight decay"
-    pairs = [(name, "the published weights", published) for name in averages]
-    pairs += [(name, plain, averages[plain]) for name in averages if name in METHODS]
-    lines = []
-    for name, other, theirs in pairs:
-        words = {"better": [], "worse": [], "within two standard errors": []}
-        for set_name in SETS:
-            far = distance(averages[name][set_name], theirs[set_name])
-            word = "better" if far < -2 else "worse" if far > 2 else "within two standard errors"
-            words[word].append(short[set_name])
-        parts = [f"{word}: {', '.join(found)}" for word, found in words.items() if found]
-        lines.append(f"- {name} against {other}: {'; '.join(parts)}.")
-    lowest = [
-        f"{short[set_name]}: {min(averages, key=lambda name: averages[name][set_name][0])}"
-        for set_name in SETS
-    ]
-    return [*lines, f"- Lowest mean of ours: {'; '.join(lowest)}."]
+        rows.append(cells)
+    return table(["set", "published", *averages], rows)
 
 
 def verdicts(errors):
@@ -434,8 +385,8 @@ def draw(results, models, without, test, data, folder):
     axes = plotting.trajectory_error(truth, prediction, data.times, data.grid)
     save(axes[0].figure, folder, "solution")
     animation = plotting.animate_trajectory(truth, prediction, data.times, data.grid, every=10)
-    path = os.path.join(folder, "seed_000_solution.gif")
-    with written_beside(path) as beside:
+    path = os.path.join(folder, "gracyk2024_solution.gif")
+    with replaced(path) as beside:
         animation.save(beside, writer="pillow", dpi=60, fps=8)
     plt.close(animation._fig)
 
@@ -459,48 +410,47 @@ def draw(results, models, without, test, data, folder):
 
 
 def save(figure, folder, name):
-    path = os.path.join(folder, f"seed_000_{name}.png")
-    with written_beside(path) as beside:
+    path = os.path.join(folder, f"gracyk2024_{name}.png")
+    with replaced(path) as beside:
         figure.savefig(beside, dpi=100)
     plt.close(figure)
 
 
+def load(count, folder):
+    """The solutions to train on, made once."""
+    path = os.path.join(folder, f"burgers_{count}.pt")
+    if not os.path.exists(path):
+        begin = time.perf_counter()
+        found = burgers(count, generator=torch.Generator().manual_seed(0)).trajectories
+        print(f"{count} solutions in {time.perf_counter() - begin:.0f} s", flush=True)
+        with replaced(path) as beside:
+            torch.save(found, beside)
+    return burgers(1)._replace(trajectories=torch.load(path, weights_only=True))
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output-dir", default="outputs/seed_000")
-    parser.add_argument("--steps", type=int, default=5500, help="of each method")
-    parser.add_argument("--batch-size", type=int, default=125)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--quick", action="store_true", help="few steps, to see that it runs")
-    args = parser.parse_args()
-    logging.disable(logging.INFO)
-    torch.set_num_threads(1)
-    os.makedirs(args.output_dir, exist_ok=True)
+    p = parser(__doc__)
+    p.add_argument("--output-dir", default="outputs/gracyk2024")
+    p.add_argument("--steps", type=at_least(1), default=5500, help="of each method")
+    p.add_argument("--batch-size", type=at_least(1), default=125)
+    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    p.add_argument("--quick", action="store_true", help="few steps, to see that it runs")
+    args = p.parse_args()
+    lib.quiet.settle(1)
     args.sizes, count, tests, steps = {}, 5000, 1000, args.steps
     options = f" --steps {args.steps} --batch-size {args.batch_size}"
     if args.quick:
         args.sizes, count, tests, steps = {"hidden_dim": 32}, 40, 10, 6
         args.batch_size, options = 20, " --quick"
-
-    path = os.path.join(args.output_dir, f"burgers_{count}.pt")
-    if os.path.exists(path):
-        trajectories = torch.load(path, weights_only=True)
-        data = burgers(1)._replace(trajectories=trajectories)
-    else:
-        begin = time.perf_counter()
-        data = burgers(count, generator=torch.Generator().manual_seed(0))
-        print(f"{count} solutions in {time.perf_counter() - begin:.0f} s", flush=True)
-        with written_beside(path) as beside:
-            torch.save(data.trajectories, beside)
+    data = load(count, args.output_dir)
     test = burgers(tests, generator=torch.Generator().manual_seed(1)).trajectories
 
-    results, models = {}, {}
+    results, models, decayed = {}, {}, {}
     for name, fields in METHODS.items():
         results[name], models[name] = train(name, fields, data, test, steps, args)
-    decayed = {
-        name: train(name, METHODS[name], data, test, steps, args, WEIGHT_DECAY)[1]
-        for name in DECAYED
-    }
+    for name in DECAYED:
+        _, decayed[name] = train(name, METHODS[name], data, test, steps, args, WEIGHT_DECAY)
+    without, _ = train(WITHOUT_STEADY_TERM, {"alpha": 0.0}, data, test, steps // 5, args)
     sets, truth = perturbed(test[:, 0]), at_times(test)
     errors, decayed_errors = (
         {
@@ -509,13 +459,9 @@ def main():
         }
         for group in (models, decayed)
     )
-    without, _ = train(WITHOUT_STEADY_TERM, {"alpha": 0.0}, data, test, steps // 5, args)
-
     draw(results, models, without, test[:SEEN], data, args.output_dir)
-    text = tables(results, errors, decayed_errors, options)
-    report = os.path.join(args.output_dir, "seed_000.md")
-    with written_beside(report) as beside, open(beside, "w", encoding="utf-8") as f:
-        f.write(text)
+    text = report(results, errors, decayed_errors, options)
+    write_text(os.path.join(args.output_dir, "gracyk2024.md"), text)
     print(text)
 
 

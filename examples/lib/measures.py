@@ -1,0 +1,62 @@
+"""Measures of generated images against real ones."""
+
+import torch
+
+from pythae_geometric.evaluation import (
+    density_and_coverage,
+    frechet_distance,
+    inception_features,
+    nearest_distances,
+    prd_scores,
+)
+
+from .costs import DEVICE
+from .samples import reconstructions
+
+# A copy is nearer to a training image, or its reconstruction, than this times a new image.
+COPY = 0.1
+
+
+def feature_measures(real, fake):
+    """Measures of features ``[N, D]`` of generated images against those of real ones."""
+    recall, precision = prd_scores(real, fake, seed=0)
+    density, coverage = density_and_coverage(real, fake)
+    return {
+        "frechet": frechet_distance(real, fake),
+        "recall": recall,
+        "precision": precision,
+        "density": density,
+        "coverage": coverage,
+    }
+
+
+class Judge:
+    """The measures of generated images against the validation, and against the test images."""
+
+    def __init__(self, data, network, model):
+        self.data, self.network = data, network
+        self.real = {part: self.features(getattr(data, part)) for part in ("validation", "test")}
+        # What a sample could copy, and how far from it new images are.
+        decoded = [reconstructions(model, images) for images in (data.train, data.test)]
+        self.known = [
+            (old, nearest_distances(new, old)[0].median())
+            for old, new in ((data.train, data.test), decoded)
+        ]
+
+    def features(self, images):
+        if self.network is None:
+            return inception_features(images.to(DEVICE)).cpu()
+        return self.network(images)
+
+    def measure(self, images):
+        """The first half is measured on the validation images, the other on the test images."""
+        images = images.detach().cpu().reshape(-1, *self.data.test.shape[1:]).clamp(0, 1)
+        halves = zip(("validation", "test"), images.split(-(-len(images) // 2)), strict=True)
+        return {part: self._one(part, half) for part, half in halves}
+
+    def _one(self, part, images):
+        apart = [nearest_distances(images, old)[0] / new for old, new in self.known]
+        return feature_measures(self.real[part], self.features(images)) | {
+            "nearest": float(apart[0].median()),
+            "copies": float((torch.minimum(*apart) < COPY).double().mean()),
+        }

@@ -1,0 +1,224 @@
+r"""The loss of VAE-DLM: a metric that flows to a steady one, and the likelihood beside it.
+
+.. math:: \partial_t g = -\Lambda g - \alpha (g - \Sigma)
+
+with :math:`\Lambda = B^\top B` symmetric and positive semidefinite, a rate :math:`\alpha \ge 0` and
+a steady metric :math:`\Sigma`. Where :math:`\Lambda` does not depend on time this is a gradient
+flow in the Frobenius product (Gracyk 2024, theorem 1). Where it also commutes with g and
+:math:`\Sigma`,
+
+.. math:: g(t) = \Sigma_\infty + e^{-(\Lambda + \alpha I) t} (g_0 - \Sigma_\infty), \qquad
+          \Sigma_\infty = \alpha (\Lambda + \alpha I)^{-1} \Sigma
+
+stays symmetric and positive definite; with :math:`\Lambda = 0` it decays to :math:`\Sigma` at rate
+:math:`\alpha`. For any other :math:`\Lambda` the product :math:`\Lambda g` is not symmetric, and
+the flow of matrices leaves the set of metrics, where a metric cannot follow it: the antisymmetric
+part of the residual is :math:`\tfrac12 [\Lambda, g]` whatever :math:`\partial_t g`. A small
+residual therefore means a flow operator that commutes with the metric.
+
+References:
+    A. Gracyk, Variational autoencoders with latent high-dimensional steady geometric flows for
+    dynamics, 2024, https://arxiv.org/abs/2410.10137
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from .networks import GramNetwork, TimeNetwork
+from .vae_dlm_config import VAE_DLM_Config
+
+# The parts of the loss, and the fields of the config with their weights.
+WEIGHTS = {
+    "recon_loss": "recon_weight",
+    "reg_loss": "kl_weight",
+    "metric_loss": "metric_weight",
+    "flow_loss": "flow_weight",
+    "eigenvalue_loss": "eigenvalue_weight",
+}
+
+
+def total_loss(config: VAE_DLM_Config, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The weighted sum of those terms that there are.
+
+    Raises:
+        ArithmeticError: if it is not finite.
+    """
+    loss = sum(
+        getattr(config, weight) * terms[name] for name, weight in WEIGHTS.items() if name in terms
+    )
+    check_not_diverged(loss)
+    return loss
+
+
+def metric_terms(
+    config: VAE_DLM_Config,
+    E: TimeNetwork,
+    metric: GramNetwork,
+    flow_operator: GramNetwork | None,
+    steady: Callable[[torch.Tensor], torch.Tensor],
+    u: torch.Tensor,
+    t: torch.Tensor,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor | int]]:
+    r"""Points of the manifold, and the terms of the loss whose weights are not 0, unweighted.
+
+    .. math::
+        \overline{(g - J^\top J)^2}, \qquad
+        \overline{(\partial_t g + \Lambda g + \alpha (g - \Sigma))^2}, \qquad
+        \overline{\max(0, -\lambda(g - \Sigma))^2}
+
+    Args:
+        config: the weights, and :math:`\alpha`.
+        E: the manifold map, of which :math:`J = \partial E / \partial u`.
+        metric: g.
+        flow_operator: :math:`\Lambda`; None only if ``flow_weight`` is 0.
+        steady: :math:`\Sigma(u)`.
+        u: chart points, ``[B, d]``.
+        t: their times, ``[B, 1]``.
+
+    Returns:
+        :math:`E(u, t)`, ``[B, d + 1]``, and of ``metric_loss``, ``flow_loss`` and
+        ``eigenvalue_loss`` those with a weight; with ``metric_loss`` also the smallest eigenvalue
+        of :math:`J^\top J` in the batch, ``min_eigenvalue``, and ``num_degenerate``, the number
+        of points where rounding decides its sign.
+
+    Raises:
+        ArithmeticError: if g or :math:`J^\top J` is not finite.
+    """
+    terms = {}
+    g, dg = metric.time_derivative(u, t)
+    check_not_diverged(g)
+    if config.metric_weight:
+        z, J = E.chart_derivatives(u, t)
+        induced = torch.einsum("ibm,jbm->bij", J, J)
+        check_not_diverged(induced)
+        terms["metric_loss"] = (g - induced).square().mean()
+        terms["min_eigenvalue"], terms["num_degenerate"] = rank(induced.detach())
+    else:
+        z = E(u, t)
+    if config.flow_weight or config.eigenvalue_weight:
+        Sigma = steady(u)
+    if config.flow_weight:
+        residual = flow_residual(dg, g, flow_operator(u, t), config.alpha, Sigma)
+        terms["flow_loss"] = residual.square().mean()
+    if config.eigenvalue_weight:
+        terms["eigenvalue_loss"] = eigenvalue_penalty(g, Sigma).mean()
+    return z, terms
+
+
+def flow_residual(
+    dg: torch.Tensor, g: torch.Tensor, Lambda: torch.Tensor, alpha: float, Sigma: torch.Tensor
+) -> torch.Tensor:
+    r""":math:`\partial_t g + \Lambda g + \alpha (g - \Sigma)`, zero along the flow.
+
+    Args:
+        dg: the time derivative of the metric, ``[B, d, d]``.
+        g: the metric, ``[B, d, d]``.
+        Lambda: the flow operator, ``[B, d, d]``.
+        alpha: the rate.
+        Sigma: the steady metric, ``[B, d, d]`` or ``[d, d]``.
+
+    Returns:
+        ``[B, d, d]``; not symmetric unless :math:`\Lambda` and g commute.
+    """
+    return dg + Lambda @ g + alpha * (g - Sigma)
+
+
+def eigenvalue_penalty(g: torch.Tensor, Sigma: torch.Tensor) -> torch.Tensor:
+    r""":math:`\max(0, -\lambda_i(g - \Sigma))^2`, zero where :math:`g \succeq \Sigma`: where the
+    metric is at least as large as the steady one in every direction.
+
+    Args:
+        g: symmetric, ``[B, d, d]``.
+        Sigma: symmetric, ``[B, d, d]`` or ``[d, d]``.
+
+    Returns:
+        ``[B, d]``, for the eigenvalues in ascending order.
+    """
+    return torch.relu(-torch.linalg.eigvalsh(g - Sigma)).square()
+
+
+def rank(induced: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The smallest eigenvalue of metrics ``[B, d, d]``, and the number of those whose smallest
+    eigenvalue is zero up to rounding."""
+    eigenvalues = torch.linalg.eigvalsh(induced)
+    low, high = eigenvalues[:, 0], eigenvalues[:, -1]
+    resolution = induced.shape[-1] * torch.finfo(induced.dtype).eps
+    return low.min(), int((low <= resolution * high).sum())
+
+
+# Steady metrics
+
+
+def sphere_metric(u: torch.Tensor, scale: float = 10.0) -> torch.Tensor:
+    r"""The round metric of a sphere of radius :math:`\sqrt{s}` in its angles.
+
+    .. math:: \Sigma(u) = s \operatorname{diag}(1, \sin^2 u_1, \sin^2 u_1 \sin^2 u_2, \dots)
+
+    Args:
+        u: angles, ``[B, d]``.
+        scale: s > 0, the square of the radius.
+
+    Returns:
+        ``[B, d, d]``; degenerate where any angle except the last is a multiple of :math:`\pi`.
+    """
+    sines = u[:, :-1].sin().square().cumprod(1)
+    return scale * torch.diag_embed(torch.cat([torch.ones_like(u[:, :1]), sines], dim=1))
+
+
+def euclidean_metric(u: torch.Tensor, scale: float = 10.0) -> torch.Tensor:
+    r"""The flat metric :math:`s I` at points ``[B, d]``: ``[B, d, d]``."""
+    return scale * torch.diag_embed(torch.ones_like(u))
+
+
+STEADY_METRICS = {"sphere": sphere_metric, "euclidean": euclidean_metric}
+
+
+# Posterior and likelihood
+
+
+def divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    r""":math:`\sum_i (\mu_i^2 + \sigma_i^2 - 1 - \log \sigma_i^2)`, twice the divergence of
+    :math:`N(\mu, \sigma^2)` from N(0, I): from ``[B, d]`` to ``[B]``."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def draw(mean: torch.Tensor, log_variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""A draw :math:`u = \mu + \sigma \epsilon` from each posterior, and :math:`\epsilon`."""
+    noise = torch.randn_like(mean)
+    return mean + (0.5 * log_variance).exp() * noise, noise
+
+
+def log_weight(
+    x: torch.Tensor,
+    recon_x: torch.Tensor,
+    variance: float,
+    u: torch.Tensor,
+    noise: torch.Tensor,
+    log_variance: torch.Tensor,
+) -> torch.Tensor:
+    r"""The logarithm of :math:`N(x; \hat x, \varsigma^2 I)\, N(u; 0, I) / q(u)` at a draw.
+
+    Args:
+        x, recon_x: ``[B, *input_dim]``.
+        variance: :math:`\varsigma^2`.
+        u, noise: a draw from q and its :math:`\epsilon`, ``[B, d]``; see :func:`draw`.
+        log_variance: of q, ``[B, d]``.
+
+    Returns:
+        ``[B]``.
+    """
+    square = (x - recon_x).flatten(1).square()
+    log_likelihood = -0.5 * (square / variance + math.log(2 * math.pi * variance)).sum(1)
+    # The constants of prior and posterior cancel.
+    return log_likelihood + 0.5 * (noise.square() + log_variance - u.square()).sum(1)
+
+
+def check_not_diverged(values: torch.Tensor) -> None:
+    """Raise an ArithmeticError unless every value is finite."""
+    if not bool(torch.isfinite(values.detach()).all()):
+        raise ArithmeticError(
+            "The loss is not finite, though the data are: training has diverged. Lower the "
+            "learning rate."
+        )
