@@ -79,7 +79,7 @@ def guard(f: Callable, z: torch.Tensor) -> Iterator[None]:
     parts = _parts(f)
     _refuse_script(parts)
     with _evaluating(parts):
-        if not (torch.is_inference_mode_enabled() or torch.is_autocast_enabled(z.device.type)):
+        if is_plain(z):
             yield
             return
         with_graph = torch.is_grad_enabled()
@@ -89,6 +89,11 @@ def guard(f: Callable, z: torch.Tensor) -> Iterator[None]:
             torch.autocast(z.device.type, enabled=False),
         ):
             yield
+
+
+def is_plain(z: torch.Tensor) -> bool:
+    """Whether neither inference mode nor autocast is on."""
+    return not (torch.is_inference_mode_enabled() or torch.is_autocast_enabled(z.device.type))
 
 
 def _refuse_script(parts: tuple[object, ...]) -> None:

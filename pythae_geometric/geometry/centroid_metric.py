@@ -13,6 +13,8 @@ class CentroidMetric(Metric):
     from them in ``_prepare``, which runs again whenever they are moved, converted or loaded.
     """
 
+    is_closed_form = True
+
     def __init__(self, **tensors: torch.Tensor):
         super().__init__()
         with torch.inference_mode(False):  # a metric made in inference mode is used outside too

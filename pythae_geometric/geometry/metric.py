@@ -9,7 +9,7 @@ from torch import nn
 
 from ._checks import check_points, check_vectors
 from ._formulas import Pure
-from ._guard import guard
+from ._guard import guard, is_plain
 from .derivatives import directional_derivative, jacobian
 
 Method = TypeVar("Method", bound=Callable)
@@ -24,6 +24,8 @@ def at_points(method: Method) -> Method:
         z = check_points(z)
         vectors = [check_vectors(z, v) for v in vectors]
         named = {name: check_vectors(z, v, f"The vectors {name}") for name, v in named.items()}
+        if self.is_closed_form and is_plain(z):
+            return method(self, z, *vectors, **named)
         with guard(self, z):
             return method(self, z, *vectors, **named)
 
@@ -49,6 +51,9 @@ class Metric(nn.Module):
         >>> Hyperbolic().log_volume(torch.tensor([[0.0, 2.0]]))  # -log y²
         tensor([-1.3863])
     """
+
+    # Whether it is made of formulas alone: then steps of chains need not be guarded.
+    is_closed_form = False
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """The metric tensor ``G(z)``, ``[B, d] -> [B, d, d]``."""
