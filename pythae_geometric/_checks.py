@@ -5,6 +5,10 @@ import numbers
 
 import torch
 
+from .geometry._checks import check_flag
+
+__all__ = ["check_count", "check_finite", "check_flag", "check_generator", "check_number"]
+
 
 def check_count(name: str, value: int, least: int) -> int:
     """A whole number of at least ``least``, as an ``int``; numpy's integers are whole numbers too.

@@ -10,6 +10,7 @@ import torch
 from pythae.models import AutoModel, BaseAE
 
 from . import registry
+from ._checks import check_flag
 from ._extras import require
 from ._files import load_tensors, located
 from .config import read_config
@@ -137,6 +138,7 @@ def pull_model(
     Raises:
         ValueError: if the model needs pickles and they are not allowed, or the repo has no model.
     """
+    check_flag("allow_pickle", allow_pickle)  # any text would count as a permission
     files = [*MODEL_FILES, "*.pkl"] if allow_pickle else [*MODEL_FILES]
     folder = pull_folder(hf_hub_path, files, revision, token)
     path = located(folder, "model", "model_config.json")
@@ -148,9 +150,9 @@ def pull_model(
         ) from error
     cls = registry.registered_class(name)
     if hasattr(cls, "_from_folder"):
-        return cls._from_folder(folder, bool(allow_pickle), hf_hub_path, loader)
+        return cls._from_folder(folder, allow_pickle, hf_hub_path, loader)
     with tempfile.TemporaryDirectory() as allowed:
-        return _loaded_by_pythae(folder, allowed, bool(allow_pickle), hf_hub_path, loader)
+        return _loaded_by_pythae(folder, allowed, allow_pickle, hf_hub_path, loader)
 
 
 def _loaded_by_pythae(

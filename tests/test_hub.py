@@ -443,3 +443,11 @@ def test_no_pickle_runs_without_permission(hub, trained, digits, tmp_path):
     # And the pickles are such that they would.
     pickle.loads(pickle.dumps(Harm(marker)))
     assert marker.exists()
+
+
+@pytest.mark.parametrize("cls", [GeometricModel, MetricUniformHMCSampler])
+@pytest.mark.parametrize("permission", ["no", "False", 1, None])
+def test_a_permission_is_true_or_false(cls, permission):
+    """Before anything is downloaded: of these words each would count as true."""
+    with pytest.raises(TypeError, match="allow_pickle must be True or False"):
+        cls.load_from_hf_hub("lab/model", allow_pickle=permission)

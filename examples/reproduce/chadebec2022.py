@@ -102,7 +102,9 @@ def novelty(case, images, codes):
     of_images, of_codes = case.held_out
     found = {"nearest": median_nearest(images[:FEW], case.data.train) / of_images}
     if codes is not None:
-        found["nearest_code"] = median_nearest(codes[:FEW], case.codes) / of_codes
+        distance = median_nearest(codes[:FEW], case.codes)
+        # Codes of a collapsed model are all but one point.
+        found["nearest_code"] = distance / of_codes if of_codes else None
         found["duplicates"] = duplicates(codes, case.codes)
     return found
 

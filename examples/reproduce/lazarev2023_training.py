@@ -81,7 +81,7 @@ class Length(NamedTuple):
 
 # The mean R² of the Gaussians is that of a few points between the clouds: it takes many points.
 FULL = Length(18_000, (10_000, 2000), (40, 240), (130, 70), 30)
-QUICK = Length(300, (100, 100), (1, 1), (2, 1), 1)
+QUICK = Length(400, (100, 100), (1, 2), (3, 2), 2)
 
 
 def seeded(seed):
@@ -173,7 +173,9 @@ class Points(Dataset):
         self.draw()
 
     def draw(self):
-        active, size = self.active.nonzero().squeeze(1), BATCH * STEPS_PER_EPOCH
+        # Of fewer data than an epoch has points, each comes about once.
+        size = min(BATCH * STEPS_PER_EPOCH, len(self.data))
+        active = self.active.nonzero().squeeze(1)
         self.index = active[torch.randint(len(active), (size,), generator=self.generator)]
 
     def __len__(self):

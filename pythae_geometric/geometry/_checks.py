@@ -57,3 +57,9 @@ def value_of(x: object, B: int) -> torch.Tensor:
             f"{list(x.shape)} and not [{B}, ...]."
         )
     return x
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Raise a TypeError unless a value is True or False: any text would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._checks import check_points
+from ._checks import check_flag, check_points
 from ._guard import guard
 from .derivatives import Immersion
 from .metric import DegenerateMetricError, Metric
@@ -150,6 +150,8 @@ def walk(
         raise ValueError("The starting points contain a value that is not finite.")
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a positive integer, got {steps}.")
+    check_flag("drift", drift)
+    check_flag("trajectory", trajectory)
     if not isinstance(halvings, int) or halvings < 0:
         raise ValueError(f"halvings must be an integer of at least 0, got {halvings}.")
     dt = check_time(time, start, positive=False).expand(len(start)) / steps

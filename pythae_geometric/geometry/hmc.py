@@ -114,7 +114,15 @@ def hmc_step(
 ) -> tuple[HMCState, HMCInfo]:
     """One Hamiltonian Monte Carlo step of every chain: standard normal momenta, leapfrog, and a
     Metropolis test in the log domain. Leaves the target distribution invariant.
+
+    Raises:
+        ValueError: if ``leapfrog_steps`` is less than 1, or ``step_size`` is not above 0.
     """
+    if not leapfrog_steps >= 1 or not 0 < step_size < float("inf"):
+        raise ValueError(
+            "leapfrog_steps must be at least 1 and step_size finite and above 0, got "
+            f"{leapfrog_steps!r} and {step_size!r}."
+        )
     like = {"dtype": state.position.dtype, "device": state.position.device}
     momentum = torch.randn(state.position.shape, generator=generator, **like)
     energy = _energy(state, momentum)

@@ -426,7 +426,16 @@ def _gram_schmidt(frame: torch.Tensor, m: int) -> torch.Tensor:
             f"{list(frame.shape)}."
         )
     Q, R = torch.linalg.qr(frame.unflatten(1, (m - 1, m)).mT)
-    Q = Q * R.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+    diagonal = R.diagonal(dim1=1, dim2=2)
+    independent = (diagonal.abs() > torch.finfo(R.dtype).eps * R.norm(dim=1)).all(1)
+    if not bool(independent.all()):
+        bad = ~independent
+        raise ValueError(
+            f"{int(bad.sum())} of the {len(frame)} frames are 0, not finite, or have linearly "
+            f"dependent vectors (the first at index {int(bad.int().argmax())}): they stand for no "
+            "rotation. Give frames of independent vectors."
+        )
+    Q = Q * diagonal.sign().unsqueeze(1)
     # The last column is the cross product of the others: determinants of the matrix without row i.
     i, j = torch.arange(m)[:, None], torch.arange(m - 1)
     minors = Q[:, j + (j >= i)]

@@ -16,6 +16,7 @@ from pythae.models.base.base_utils import CPU_Unpickler
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
 from .. import hub
+from .._checks import check_flag
 from .._files import load_tensors, read_together, saved_together
 from ..config import built_config, parse_config
 from ..registry import registered_config
@@ -188,14 +189,16 @@ class GeometricModel(hub.Shareable, BaseAE):
 
         Raises:
             ImportError: if huggingface_hub is not installed.
+            TypeError: if ``allow_pickle`` is not True or False.
             ValueError: if there are pickles and ``allow_pickle`` is False; if a file is damaged.
         """
+        check_flag("allow_pickle", allow_pickle)  # any text would count as a permission
         pickles = cls.pickles.values() if allow_pickle else ()
         folder = hub.pull_folder(
             hf_hub_path, [*hub.MODEL_FILES, *pickles], revision=revision, token=token
         )
         return cls._from_folder(
-            folder, bool(allow_pickle), hf_hub_path, f"{cls.__name__}.load_from_hf_hub"
+            folder, allow_pickle, hf_hub_path, f"{cls.__name__}.load_from_hf_hub"
         )
 
 

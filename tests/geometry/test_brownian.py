@@ -265,3 +265,10 @@ def test_bad_arguments(change, error, message):
         change = change | {"time": 1e30}
     with pytest.raises(error, match=message):
         brownian_motion(**(arguments | change))
+
+
+@pytest.mark.parametrize("flag", ["drift", "trajectory"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_flags_are_true_or_false(flag, value):
+    with pytest.raises(TypeError, match=f"{flag} must be True or False, got {value!r}"):
+        brownian_motion(lambda z: 2 * z, torch.zeros(2, 2), 1.0, 2, **{flag: value})

@@ -365,3 +365,20 @@ def test_circle_group_element_is_rotation_by_the_angle():
     z, angle = coordinates(Circle(), seed=1), coordinates(Circle(), seed=2)
     moved = Circle().act(Circle().group_element(angle), Circle().immersion(z))
     torch.testing.assert_close(moved, Circle().immersion(z + angle))
+
+
+@pytest.mark.parametrize("manifold", [Circle(), Sphere(3), SpecialOrthogonal3()])
+@pytest.mark.parametrize("fault", ["zero", "nan", "dependent"])
+def test_frames_that_stand_for_no_rotation(manifold, fault):
+    if fault == "dependent" and manifold.frame_dim == 2:
+        pytest.skip("one vector is independent")
+    frame = torch.randn(3, manifold.frame_dim, generator=torch.Generator().manual_seed(0))
+    frame = frame.double()
+    if fault == "dependent":
+        vectors = frame[1].view(-1, 4 if isinstance(manifold, Sphere) else 3)
+        vectors[1] = 2 * vectors[0]
+    else:
+        frame[1] = 0.0 if fault == "zero" else torch.nan
+    with pytest.raises(ValueError, match=r"1 of the 3 frames .*the first at index 1"):
+        manifold.group_element_from_frame(frame)
+    manifold.group_element_from_frame(frame[[0, 2]])

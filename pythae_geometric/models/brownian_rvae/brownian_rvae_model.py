@@ -5,6 +5,7 @@ import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
+from ..._inputs import as_data, like
 from ..base import GeometricModel
 from ..checks import decoded, encoded, require_input_dim
 from ..decoder_map import DecoderMap, HeldFixed
@@ -71,9 +72,6 @@ class BrownianRVAE(GeometricModel):
 
     Raises:
         ValueError: if ``input_dim`` is not set; in training, if data or networks do not fit.
-
-    Warns:
-        UserWarning: once in a training, if a model of the first phase is saved.
 
     References:
         D. Kalatzis, D. Eklund, G. Arvanitidis, S. Hauberg, *Variational autoencoders with
@@ -158,7 +156,8 @@ class BrownianRVAE(GeometricModel):
         self.log_time_unit.copy_(start - seen.mean_log_time)
 
     def save(self, dir_path: str | os.PathLike) -> None:
-        """Save the model, or what :class:`~.phases.LastPhase` has in place of an early copy.
+        """Save the model, or what :class:`~.phases.LastPhase` has in place of an early copy; with
+        one warning in a training if it is still in the first phase.
 
         Raises:
             OSError: if the folder cannot be written.
@@ -229,8 +228,6 @@ class BrownianRVAE(GeometricModel):
     def _along_curves(self, z):
         """See :func:`~.geodesic_fan.along_curves`."""
         return along_curves(self.fan, self._mean(), self.std, z, self.prior_center)
-
-    # pythae's interface
 
     def forward(self, inputs, **kwargs) -> ModelOutput:
         """The loss of a batch.
@@ -320,7 +317,7 @@ class BrownianRVAE(GeometricModel):
             ValueError: if a number is less than 1, or the data do not fit.
         """
         metric = self.metric
-        check_in_range(data, self.model_config)
+        data = check_in_range(as_data(data, "data").to(like(self)), self.model_config)
 
         def log_weight(x, mean, log_time):
             posterior = BrownianPosterior(metric, mean, log_time)

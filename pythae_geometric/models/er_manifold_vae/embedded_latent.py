@@ -7,6 +7,7 @@ from pythae.models import BaseAEConfig
 from torch import nn
 
 from ..._checks import check_count
+from ..._inputs import as_data, like
 from ...geometry import Manifold
 from ...geometry._warnings import warn
 from ..checks import check_data
@@ -112,7 +113,8 @@ class EmbeddedLatent:
         Raises:
             ValueError: if the data are not finite or have a wrong shape.
         """
-        mean, _ = self._parameters_of(check_data(x, self.model_config))
+        x = check_data(as_data(x, "x").to(like(self)), self.model_config)
+        mean, _ = self._parameters_of(x)
         return self._on_manifold(x, mean)
 
     def _on_manifold(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
+from ..._inputs import as_data, like
 from ..base import GeometricModel
 from ..checks import check_custom_decoder, check_data, decoded, encoded, require_input_dim
 from ..likelihood import log_likelihood
@@ -186,8 +187,7 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
         """Estimate the log likelihood of data by importance sampling, see
         :func:`~pythae_geometric.models.likelihood.log_likelihood`.
 
-        As for pythae's models, the mean log likelihood is returned: its *sign* is not that of the
-        name.
+        As for pythae's models, the mean log likelihood is returned, whose sign is not the name's.
 
         Args:
             data: ``[N, *input_dim]``.
@@ -197,7 +197,7 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
         Raises:
             ValueError: if a number is less than 1, or the data do not fit.
         """
-        data = check_data(data, self.model_config)
+        data = check_data(as_data(data, "data").to(like(self)), self.model_config)
         return log_likelihood(
             self, self._parameters_of, self._log_weight, (data,), n_samples, batch_size
         )

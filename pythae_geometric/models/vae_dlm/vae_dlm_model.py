@@ -7,6 +7,7 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch.nn import functional as F
 
+from ..._inputs import as_data, as_tensor, like
 from ...geometry import PullbackMetric, evaluation_mode
 from ...geometry._warnings import warn
 from ..base import GeometricModel
@@ -226,8 +227,8 @@ class VAE_DLM(GeometricModel):
                 horizon.
         """
         config = self.model_config
-        check_data(x0, config, "x0")
-        times = torch.as_tensor(times, dtype=x0.dtype, device=x0.device).reshape(-1)
+        x0 = check_data(as_data(x0, "x0").to(like(self)), config, "x0")
+        times = as_tensor(times, "times").to(x0).reshape(-1)
         if len(times) == 0:
             raise ValueError("times is empty: give at least one.")
         check_times(times, times, config.horizon)
@@ -276,8 +277,12 @@ class VAE_DLM(GeometricModel):
         config = self.model_config
         if config.kl_weight == 0:
             raise ValueError("With kl_weight = 0 the loss is no likelihood: set it above 0.")
-        check_data(data, config)
-        target = data if target is None else check_data(target, config, "The target", len(data))
+        data = check_data(as_data(data, "data").to(like(self)), config)
+        if target is None:
+            target = data
+        else:
+            target = as_data(target, "target").to(like(self))
+            check_data(target, config, "The target", len(data))
         t = check_times(config.default_time if time is None else time, data, config.horizon)
         variance = math.prod(config.input_dim) * config.kl_weight / config.recon_weight
 
