@@ -427,7 +427,7 @@ def _gram_schmidt(frame: torch.Tensor, m: int) -> torch.Tensor:
         )
     Q, R = torch.linalg.qr(frame.unflatten(1, (m - 1, m)).mT)
     diagonal = R.diagonal(dim1=1, dim2=2)
-    independent = (diagonal.abs() > torch.finfo(R.dtype).eps * R.norm(dim=1)).all(1)
+    independent = (diagonal.abs() > 16 * torch.finfo(R.dtype).eps * R.norm(dim=1)).all(1)
     if not bool(independent.all()):
         bad = ~independent
         raise ValueError(
