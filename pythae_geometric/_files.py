@@ -95,20 +95,33 @@ def read_together(folder: str | os.PathLike, kind: str, names: Iterable[str]) ->
         raise FileNotFoundError(f"There is no folder {folder!r} to load from.")
     names, before = tuple(names), None
     while True:
-        found = {name: _read(folder, kind, name) for name in (_checksums(kind), *names)}
+        read = {name: _read(folder, kind, name) for name in (_checksums(kind), *names)}
+        found = {name: content for name, (content, _) in read.items()}
         wrong = _first_wrong(folder, kind, found)
         if wrong is None:
             return {name: found[name] for name in names if found[name] is not None}
-        if found == before:  # no other process is saving: it will not get better
+        files = [file for _, file in read.values()]
+        if files == before:  # no other process is saving: it will not get better
             raise wrong
-        before = found
+        before = files
         time.sleep(0.01)
 
 
-def located(folder: str | os.PathLike, kind: str, name: str) -> str:
-    """The path at which a file of the latest save is now."""
-    saved = os.path.join(_saved(folder, kind), name)
-    return saved if os.path.exists(saved) else os.path.join(folder, name)
+def read_latest(folder: str | os.PathLike, kind: str, name: str) -> bytes | None:
+    """The content of one file of the latest save, wherever it is at this moment; None: there is
+    none."""
+    return _read(folder, kind, name)[0]
+
+
+def _read(folder, kind: str, name: str) -> tuple[bytes | None, tuple | None]:
+    """The content of a file, and what tells it from others of that name and content."""
+    # A file that is no longer in the first place has just moved to the second.
+    for path in (os.path.join(_saved(folder, kind), name), os.path.join(folder, name)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                return file.read(), (status.st_ino, status.st_mtime_ns)
+    return None, None
 
 
 def ensure_writable(folder: str | os.PathLike, argument: str) -> None:
@@ -210,14 +223,6 @@ def _move_to_places(folder, kind: str) -> None:
                 os.replace(os.path.join(saved, name), os.path.join(folder, name))
     with contextlib.suppress(OSError):  # gone already, or another save is there by now
         os.rmdir(saved)
-
-
-def _read(folder: str, kind: str, name: str) -> bytes | None:
-    for path in (os.path.join(_saved(folder, kind), name), os.path.join(folder, name)):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            with open(path, "rb") as file:
-                return file.read()
-    return None
 
 
 def _first_wrong(folder: str, kind: str, found: dict[str, bytes | None]) -> Exception | None:

@@ -12,7 +12,7 @@ from pythae.models import AutoModel, BaseAE
 from . import registry
 from ._checks import check_flag
 from ._extras import require
-from ._files import load_tensors, located
+from ._files import load_tensors
 from .config import read_config
 
 logger = logging.getLogger(__name__)
@@ -141,9 +141,8 @@ def pull_model(
     check_flag("allow_pickle", allow_pickle)  # any text would count as a permission
     files = [*MODEL_FILES, "*.pkl"] if allow_pickle else [*MODEL_FILES]
     folder = pull_folder(hf_hub_path, files, revision, token)
-    path = located(folder, "model", "model_config.json")
     try:
-        name = read_config(path)["name"]
+        name = read_config(os.path.join(folder, "model_config.json"))["name"]
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{hf_hub_path} has no readable model_config.json: no pythae model was pushed there."

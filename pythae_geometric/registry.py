@@ -7,6 +7,7 @@ to pythae's own code, untouched.
 """
 
 import functools
+import os
 
 import pythae.models
 import pythae.models.normalizing_flows
@@ -18,8 +19,8 @@ from pythae.pipelines import GenerationPipeline
 from pythae.samplers import BaseSampler
 
 from ._extras import require
-from ._files import located
-from .config import read_config
+from ._files import read_latest
+from .config import parse_config, read_config
 
 _classes: dict[str, type] = {}  # config name -> model or sampler
 _configs: dict[str, type] = {}  # config name -> config
@@ -113,8 +114,9 @@ def _patch_pythae() -> None:
 
     @functools.wraps(model_from_folder)
     def load_from_folder(cls, dir_path):
-        path = located(dir_path, "model", "model_config.json")
-        model = _classes.get(read_config(path)["name"])
+        name = "model_config.json"
+        content = read_latest(dir_path, "model", name)
+        model = _classes.get(parse_config(content, os.path.join(dir_path, name))["name"])
         return model.load_from_folder(dir_path) if model else model_from_folder(cls, dir_path)
 
     @functools.wraps(model_from_hub)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import zipfile
 
 import pytest
@@ -105,6 +106,8 @@ def child(work):
         try:
             torch.set_num_threads(1)
             work()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     return pid
