@@ -103,8 +103,9 @@ def read_together(folder: str | os.PathLike, kind: str, names: Iterable[str]) ->
         files = [file for _, file in read.values()]
         if files == before:  # no other process is saving: it will not get better
             raise wrong
+        if before is not None:
+            time.sleep(0.01)
         before = files
-        time.sleep(0.01)
 
 
 def read_latest(folder: str | os.PathLike, kind: str, name: str) -> bytes | None:

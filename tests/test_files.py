@@ -67,6 +67,26 @@ def er(v):
     return ERManifoldVAE(config), "likelihood_std"
 
 
+class TaggedChart(torch.nn.Module):
+    """A custom embedding that says which save its pickle belongs to."""
+
+    def __init__(self, tag):
+        super().__init__()
+        self.tag = tag
+
+    def forward(self, u):
+        angle = 2 * torch.pi * u
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def embedded(v):
+    config = ERManifoldVAEConfig(
+        input_dim=(6,), manifold="custom", latent_dim=1, ambient_dim=2, hidden_dims=(5,),
+        likelihood_std=v,
+    )  # fmt: skip
+    return ERManifoldVAE(config, exact_embedding=TaggedChart(v)), "likelihood_std"
+
+
 def ricci(v):
     return RicciAE(RicciAEConfig(input_dim=(6,), tau=v)), "tau"
 
@@ -76,7 +96,7 @@ def dlm(v):
     return VAE_DLM(config), "alpha"
 
 
-KINDS = [brownian, custom, er, ricci, dlm]
+KINDS = [brownian, custom, er, embedded, ricci, dlm]
 
 
 def made(kind, v):
@@ -95,6 +115,8 @@ def number_of(kind, folder):
     found = {config, *(float(v) for p in model.parameters() for v in (p.min(), p.max()))}
     if isinstance(model.encoder, TaggedEncoder):
         found.add(model.encoder.tag)
+    if kind is embedded:
+        found.add(model.embedding.chart.tag)
     assert len(found) == 1, f"a mixture of two saves: {found}"
     return found.pop()
 
@@ -150,6 +172,42 @@ def test_a_killed_save_is_whole_or_was_not(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_300_killed_saves(kind, tmp_path):
     killed_saves(kind, str(tmp_path), 300, seed=1)
+
+
+def killed_saves_of_a_sampler(model, data, folder, count):
+    """Two samplers, of which config and state name the temperature."""
+    samplers = []
+    for v in (1.0, 2.0):
+        config = MetricUniformHMCSamplerConfig(
+            metric="posteriors", num_centroids=5, temperature=v, seed=0
+        )
+        samplers.append(MetricUniformHMCSampler(model, config))
+        samplers[-1].fit(data)
+    samplers[0].save(folder)
+
+    def save_for_ever():
+        while True:
+            for sampler in reversed(samplers):
+                sampler.save(folder)
+
+    random_times = random.Random(2)
+    for _ in range(count):
+        pid = child(save_for_ever)
+        time.sleep(random_times.uniform(0.002, 0.08))
+        kill(pid)
+        loaded = MetricUniformHMCSampler.load(folder, model)
+        assert loaded.sampler_config.temperature == float(loaded.metric.temperature)
+
+
+@forks
+def test_a_killed_save_of_a_sampler_is_whole_or_was_not(trained, digits, tmp_path):
+    killed_saves_of_a_sampler(trained, digits[:100], str(tmp_path), 4)
+
+
+@forks
+@pytest.mark.slow
+def test_300_killed_saves_of_a_sampler(trained, digits, tmp_path):
+    killed_saves_of_a_sampler(trained, digits[:100], str(tmp_path), 300)
 
 
 def two_writers(kind, folder, seconds):

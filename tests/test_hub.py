@@ -451,3 +451,34 @@ def test_a_permission_is_true_or_false(cls, permission):
     """Before anything is downloaded: of these words each would count as true."""
     with pytest.raises(TypeError, match="allow_pickle must be True or False"):
         cls.load_from_hf_hub("lab/model", allow_pickle=permission)
+
+
+SHARE_AN_EMBEDDING = """
+import sys, torch
+import pythae_geometric as pg
+config = pg.ERManifoldVAEConfig(
+    input_dim=(6,), manifold="custom", latent_dim=1, ambient_dim=2, hidden_dims=(5,)
+)
+circle = lambda u: torch.cat([(6.283 * u).cos(), (6.283 * u).sin()], dim=1)
+pg.ERManifoldVAE(config, exact_embedding=circle).push_to_hf_hub("lab/circle")
+"""
+LOAD_AN_EMBEDDING = """
+import sys
+import pythae_geometric as pg
+from pythae.models import AutoModel
+for loader in (AutoModel, pg.ERManifoldVAE):
+    try:
+        loader.load_from_hf_hub("lab/circle")
+    except ValueError as error:
+        assert "embedding.pkl" in str(error)
+    else:
+        raise AssertionError("loaded without permission")
+    model = loader.load_from_hf_hub("lab/circle", allow_pickle=True)
+    assert model.sample_manifold(3).shape == (3, 2)
+"""
+
+
+def test_a_custom_embedding_loads_from_a_fresh_cache_with_permission(hub):
+    _, env = hub
+    run_python(SHARE_AN_EMBEDDING, env)
+    run_python(LOAD_AN_EMBEDDING, env)
