@@ -14,7 +14,12 @@ import pytest
 import torch
 from pythae.models import AutoModel
 
-from pythae_geometric import BrownianMotionSampler, MetricUniformHMCSampler
+from pythae_geometric import (
+    BrownianMotionSampler,
+    MetricUniformHMCSampler,
+    MetricUniformHMCSamplerConfig,
+    RicciAEConfig,
+)
 from pythae_geometric.geometry import PosteriorMetric
 
 FOLDER = pathlib.Path(__file__).parent / "saved_by_0_1_0"
@@ -96,3 +101,18 @@ def test_a_motion_without_a_time_is_refused(tmp_path):
     path.write_text(json.dumps({**fields, "time": None}), encoding="utf-8")
     with pytest.raises(ValueError, match="no time"):
         BrownianMotionSampler.load(os.fspath(tmp_path / "sampler"), load("VAE"))
+
+
+@pytest.mark.parametrize(
+    "config, former, name, value",
+    [
+        (RicciAEConfig, "lambda_recon", "recon_weight", 2.0),
+        (RicciAEConfig, "lambda_curv", "curvature_weight", 0.5),
+        (MetricUniformHMCSamplerConfig, "warmup_steps", "adaptation_steps", 0),
+    ],
+)
+def test_former_names_of_fields_are_taken_with_a_warning(config, former, name, value):
+    with pytest.warns(FutureWarning, match=f"{former} .* is now called {name}") as record:
+        built = config(**{former: value})
+    assert record[0].filename == __file__
+    assert getattr(built, name) == value and built == config(**{name: value})
