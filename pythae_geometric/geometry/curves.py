@@ -102,7 +102,7 @@ def relax(log_energy, line, curvature, iterations, tolerance):
     would never leave it.
 
     Args:
-        log_energy: of a batch of curves, ``[b, N + 1, d] -> [b]``; any subset of the batch.
+        log_energy: of curves and their numbers in the batch, ``([b, N + 1, d], [b]) -> [b]``.
         line: where to begin, ``[B, N + 1, d]``.
         curvature: guess ``H``, ``[B, N / 2, d, d]``, at the Hessian of the logarithm as that of
             :math:`\tfrac12 \int \gamma'^\top H \gamma' dt`, one tensor for each piece.
@@ -113,7 +113,7 @@ def relax(log_energy, line, curvature, iterations, tolerance):
     """
     B, N, d = len(line), line.shape[1] - 1, line.shape[2]
     n = (N - 1) * d
-    energy_of_line = log_energy(line)
+    energy_of_line = log_energy(line, slice(None))
     if not bool(torch.isfinite(energy_of_line).all() and torch.isfinite(curvature).all()):
         raise ValueError(
             "The metric is not finite on the straight line between some of the end points: move "
@@ -136,7 +136,7 @@ def relax(log_energy, line, curvature, iterations, tolerance):
         return torch.cat([line[rows, :1], interior.view(-1, N - 1, d), line[rows, -1:]], dim=1)
 
     minimum = minimise(
-        lambda interior, rows: log_energy(curves(interior, rows)),
+        lambda interior, rows: log_energy(curves(interior, rows), rows),
         start,
         inverse,
         iterations,
@@ -179,18 +179,18 @@ def is_even(speed: torch.Tensor) -> torch.Tensor:
     return (speed - mean).square().mean(1).sqrt() <= SPEED_TOLERANCE * mean.squeeze(1)
 
 
-def is_resolved(
-    length_of: Callable[[torch.Tensor], torch.Tensor],
-    c: torch.Tensor,
-    length: torch.Tensor,
-    refinement: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which curves keep their length in steps finer by a factor, and the length there, ``[B]``."""
-    spline = Curve(c, length, length, length)
-    N = refinement * (c.shape[1] - 1)
-    t = torch.linspace(0, 1, N + 1, dtype=c.dtype, device=c.device)
-    refined = length_of(spline(t))
-    return (length - refined).abs() <= LENGTH_TOLERANCE * refined, refined
+def refined(c: torch.Tensor, factor: int) -> torch.Tensor:
+    """The nodes of steps finer by a factor, on the spline; every factor-th is a node of ``c``."""
+    N = factor * (c.shape[1] - 1)
+    spline = Curve(c, *c.new_empty(3, 0))
+    fine = spline(torch.linspace(0, 1, N + 1, dtype=c.dtype, device=c.device))
+    fine[:, ::factor] = c
+    return fine
+
+
+def is_resolved(length: torch.Tensor, of_refined: torch.Tensor) -> torch.Tensor:
+    """Which curves keep their length, ``[B]``, in finer steps."""
+    return (length - of_refined).abs() <= LENGTH_TOLERANCE * of_refined
 
 
 def finished_curve(line, c, length, energy, stationary, resolved, iterations) -> Curve:
@@ -232,10 +232,54 @@ def gauss_points(c: torch.Tensor) -> torch.Tensor:
 def squared_speed(metric: Metric, c: torch.Tensor) -> torch.Tensor:
     """Squared speed at the Gauss points of the curves through ``c [B, N + 1, d]``, ``[B, N]``."""
     if isinstance(metric, PullbackMetric):
-        image = metric.image(c.flatten(0, 1)).unflatten(0, c.shape[:2])
-        return velocities(image).square().sum(-1)
+        return _image_speed(_image(metric, c))
     z, v = gauss_points(c).flatten(0, 1), velocities(c).flatten(0, 1)
     return metric.inner(z, v, v).view(len(c), -1)
+
+
+def squared_speed_between(
+    metric: Metric, line: torch.Tensor
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """:func:`squared_speed` of curves with the ends of ``line [B, N + 1, d]``: of ``c`` and rows.
+
+    The images of the ends are taken once.
+    """
+    if not isinstance(metric, PullbackMetric):
+        return lambda c, rows: squared_speed(metric, c)
+    start, end = _image(metric, line[:, [0, -1]]).split(1, dim=1)
+
+    def speed(c, rows):
+        interior = _image(metric, c[:, 1:-1])
+        return _image_speed(torch.cat([start[rows], interior, end[rows]], dim=1))
+
+    return speed
+
+
+def squared_speed_and_refined(metric: Metric, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`squared_speed` of curves, and of the same in steps of half the length."""
+    fine = refined(c, 2)
+    if not isinstance(metric, PullbackMetric):
+        return squared_speed(metric, c), squared_speed(metric, fine)
+    image = _image(metric, fine)
+    return _image_speed(image[:, ::2]), _image_speed(image)
+
+
+def _image(metric: PullbackMetric, c: torch.Tensor) -> torch.Tensor:
+    return metric.image(c.flatten(0, 1)).unflatten(0, c.shape[:2])
+
+
+def _image_speed(image: torch.Tensor) -> torch.Tensor:
+    """``velocities(image).square().sum(-1)``, from the products of the steps alone."""
+    steps = image.diff(dim=1)
+    first, second = steps.square().sum(-1).unflatten(1, (-1, 2)).unbind(2)
+    product = (steps[:, ::2] * steps[:, 1::2]).sum(-1)
+    more, less = 0.5 + 1 / 3**0.5, 0.5 - 1 / 3**0.5
+    mixed = 2 * more * less * product
+    square = [
+        more**2 * first + less**2 * second + mixed,
+        less**2 * first + more**2 * second + mixed,
+    ]
+    return steps.shape[1] ** 2 * torch.stack(square, 2).flatten(1, 2)
 
 
 def _spline_slopes(N: int) -> torch.Tensor:

@@ -13,6 +13,8 @@ from .curves import (
     is_resolved,
     relax,
     squared_speed,
+    squared_speed_and_refined,
+    squared_speed_between,
     straight_line,
     velocities,
 )
@@ -67,26 +69,24 @@ def geodesic(
     x, y = check_ends(x, y, steps, iterations, tolerance)
     tiny = torch.finfo(x.dtype).tiny  # keeps a curve of length 0 finite
 
-    def log_energy(c):
-        return (squared_speed(metric, c).mean(-1) + tiny).log()
-
-    def length(c):
-        return squared_speed(metric, c).sqrt().mean(1)
-
     with guard(metric, x), torch.no_grad():
         line = straight_line(x, y, steps)
+        square_of = squared_speed_between(metric, line)
+
+        def log_energy(c, rows):
+            return (square_of(c, rows).mean(-1) + tiny).log()
+
         G = metric(line[:, 1::2].flatten(0, 1)).unflatten(0, (len(x), steps // 2))
         # The energy and its Hessian if the metric did not change along each piece.
         v = velocities(line).unflatten(1, (steps // 2, 2))
         energy = 0.5 * torch.einsum("beqi,beij,beqj->b", v, G, v) / steps
         curvature = G / torch.where(energy > 0, energy, 1.0)[:, None, None, None]
         c, stationary = relax(log_energy, line, curvature, iterations, tolerance)
-        square = squared_speed(metric, c)
+        square, fine = squared_speed_and_refined(metric, c)
         speed = square.sqrt()
-        resolved = is_even(speed) & is_resolved(length, c, speed.mean(1), refinement=2)[0]
-    return finished_curve(
-        line, c, speed.mean(1), 0.5 * square.mean(1), stationary, resolved, iterations
-    )
+        length = speed.mean(1)
+        resolved = is_even(speed) & is_resolved(length, fine.sqrt().mean(1))
+    return finished_curve(line, c, length, 0.5 * square.mean(1), stationary, resolved, iterations)
 
 
 def squared_distance(

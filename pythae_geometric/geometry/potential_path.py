@@ -13,6 +13,7 @@ from .curves import (
     is_even,
     is_point,
     is_resolved,
+    refined,
     relax,
     straight_line,
     velocities,
@@ -82,7 +83,7 @@ def potential_path(
             c.shape[1] - 1
         )
 
-    def log_energy(c):
+    def log_energy(c, rows):
         relative = speed(c) / speed(c).mean(-1, keepdim=True)
         return 2 * log_length(c) + EVENNESS * (relative - 1).square().sum(-1)
 
@@ -103,8 +104,7 @@ def potential_path(
             return (log_length(c) - unit).exp()
 
         seen, resolved = length_on(c), is_even(speed(c))
-        kept, length = is_resolved(length_on, c, seen, refinement=4)
+        length = length_on(refined(c, 4))
+        resolved &= is_resolved(seen, length)
         length = torch.where(is_point(line), 0.0, length)
-    return finished_curve(
-        line, c, length, 0.5 * length.square(), stationary, resolved & kept, iterations
-    )
+    return finished_curve(line, c, length, 0.5 * length.square(), stationary, resolved, iterations)

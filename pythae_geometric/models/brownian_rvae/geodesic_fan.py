@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ...geometry import PullbackMetric, evaluation_mode
-from ...geometry.curves import relax, straight_line, velocities
+from ...geometry.curves import relax, squared_speed_between, straight_line, velocities
 
 
 class GeodesicFan(nn.Module):
@@ -44,14 +44,14 @@ class GeodesicFan(nn.Module):
         curves[:, 1:-1] += self.deviations
         tiny = torch.finfo(curves.dtype).tiny
 
-        def log_energy(c):
-            image = metric.immersion(c.flatten(0, 1)).unflatten(0, c.shape[:2])
-            return (mean_squared_speed(image) + tiny).log()
+        def log_energy(c, rows):
+            return (square_of(c, rows).mean(-1) + tiny).log()
 
         with evaluation_mode(metric):
+            square_of = squared_speed_between(metric, line)
             middle = curves[:, 1::2]
             G = metric(middle.flatten(0, 1)).unflatten(0, middle.shape[:2])
-            energy = 0.5 * log_energy(curves).exp()
+            energy = 0.5 * square_of(curves, slice(None)).mean(-1)
             # An anchor may be the centre: the only code of its cluster, and nearest to the mean.
             energy = torch.where(energy > tiny, energy, 1.0)[:, None, None, None]
             curves = relax(log_energy, curves, G / energy, iterations, tolerance=1e-2)[0]
