@@ -32,9 +32,12 @@ class CentroidMetric(Metric):
         raise NotImplementedError
 
     def _check_points(self, z: torch.Tensor) -> None:
+        c = self.centroids
+        if z.shape[1] == c.shape[1] and z.dtype == c.dtype and z.device == c.device:
+            return
         if z.shape[1] != self.dim:
             raise ValueError(f"z must have shape [B, {self.dim}], got {list(z.shape)}.")
-        for got, own in ((z.dtype, self.centroids.dtype), (z.device, self.centroids.device)):
+        for got, own in ((z.dtype, c.dtype), (z.device, c.device)):
             if got != own:
                 raise TypeError(f"z is {got} but the metric is {own}: convert one of them.")
 
