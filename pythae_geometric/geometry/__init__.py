@@ -24,6 +24,8 @@ from .derivatives import (
     second_directional_derivative,
     value_and_jacobian,
 )
+from .distances import distance_matrix
+from .frechet_mean import FrechetMean, frechet_mean
 from .geodesics import exponential_map, geodesic, logarithm, squared_distance
 from .heat_kernel import heat_kernel_log_prob
 from .hmc import HMCInfo, HMCResult, HMCState, hmc, hmc_step, leapfrog
@@ -39,6 +41,7 @@ __all__ = [
     "ConvergenceWarning",
     "Curve",
     "DegenerateMetricError",
+    "FrechetMean",
     "HMCInfo",
     "HMCResult",
     "HMCState",
@@ -55,8 +58,10 @@ __all__ = [
     "brownian_motion",
     "curvature_and_cholesky",
     "directional_derivative",
+    "distance_matrix",
     "evaluation_mode",
     "exponential_map",
+    "frechet_mean",
     "geodesic",
     "gradient_norm_squared",
     "heat_kernel_log_prob",

@@ -135,19 +135,23 @@ def relax(log_energy, line, curvature, iterations, tolerance):
     def curves(interior, rows):
         return torch.cat([line[rows, :1], interior.view(-1, N - 1, d), line[rows, -1:]], dim=1)
 
-    minimum = minimise(
-        lambda interior, rows: log_energy(curves(interior, rows), rows),
-        start,
-        inverse,
-        iterations,
-        tolerance,
-    )
-    # Between points that agree up to rounding there is nothing to search, and where the metric is
-    # constant nothing is better than the line.
+    # Between points that agree up to rounding there is nothing to search.
     point = is_point(line)
-    straight = point | (energy_of_line <= minimum.value)
-    found = torch.where(straight[:, None, None], line, curves(minimum.point, slice(None)))
-    return found, minimum.converged | point
+    moved = (~point).nonzero().flatten()
+    found, stationary = line.clone(), point.clone()
+    if len(moved):
+        minimum = minimise(
+            lambda interior, rows: log_energy(curves(interior, moved[rows]), moved[rows]),
+            start[moved],
+            inverse[moved],
+            iterations,
+            tolerance,
+        )
+        # Where the metric is constant nothing is better than the line.
+        straight = (energy_of_line[moved] <= minimum.value)[:, None, None]
+        found[moved] = torch.where(straight, line[moved], curves(minimum.point, moved))
+        stationary[moved] = minimum.converged
+    return found, stationary
 
 
 def _bend(hessian: torch.Tensor, curvature: torch.Tensor, N: int) -> torch.Tensor:

@@ -120,7 +120,7 @@ def test_geodesics_that_end_before_time_one():
 def test_geodesics_that_leave_the_chart():
     """arctan covers a bounded interval: the geodesic from 0 reaches its end at time π / 4."""
     with pytest.raises(ValueError, match="leaves the chart"):
-        exponential_map(torch.atan, torch.zeros(1, 1).double(), torch.full((1, 1), 2.0).double())
+        exponential_map(torch.atan, torch.zeros(1, 1), torch.full((1, 1), 2.0))
 
 
 def test_an_assertion_of_the_map_is_not_taken_for_the_solver_s():

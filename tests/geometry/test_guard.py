@@ -48,7 +48,7 @@ CALLS = {
     "squared_distance": lambda f, x, y: g.squared_distance(f, x, y),
     "logarithm": lambda f, x, y: g.logarithm(f, x, y),
     "exponential_map": lambda f, x, y: g.exponential_map(f, x, 0.1 * y),
-    "potential_path": lambda f, x, y: g.potential_path(f, x, y).length,
+    "potential_path": lambda f, x, y: g.potential_path(f, x, y, iterations=20).length,
     "heat_kernel_log_prob": lambda f, x, y: g.heat_kernel_log_prob(f, x, y, 0.1),
     "brownian_motion": lambda f, x, y: g.brownian_motion(f, x, 0.01, 3, generator=generator()),
     "metric": lambda f, x, y: SphereMetric().log_volume_and_grad(x)[1],
