@@ -16,7 +16,6 @@ import torch
 from pythae.models import AutoModel
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
-from pythae.models.nn.default_architectures import Encoder_VAE_MLP
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
@@ -72,8 +71,8 @@ def final(trainer):
 def rvae(digits, tmp_path_factory):
     """A model that is through both phases."""
     torch.manual_seed(0)
-    model = BrownianRVAE(config(hidden_dims=(64, 32), warmup_epochs=40))
-    trainer = train(model, digits[:600], tmp_path_factory.mktemp("rvae"), 50)
+    model = BrownianRVAE(config(hidden_dims=(64, 32), warmup_epochs=20))
+    trainer = train(model, digits[:600], tmp_path_factory.mktemp("rvae"), 26)
     return BrownianRVAE.load_from_folder(final(trainer)).eval()
 
 
@@ -560,20 +559,7 @@ def test_a_loaded_checkpoint_goes_on_in_its_phase(saved_at, digits, tmp_path):
     assert not loaded.in_warmup
 
 
-# pythae's networks and dtypes
-
-
-def encoder_of_pythae(**fields):
-    return Encoder_VAE_MLP(config(**fields))
-
-
-def test_an_encoder_of_pythae(digits, tmp_path):
-    model = BrownianRVAE(config(), encoder=encoder_of_pythae())
-    trainer = train(model, digits[:100], tmp_path, 3)
-    loaded = AutoModel.load_from_folder(final(trainer)).eval()
-    with torch.no_grad():
-        output = loaded({"data": torch.as_tensor(digits[:20])})
-    assert bool(torch.isfinite(output.loss)) and output.recon_x.shape == (20, 1, 8, 8)
+# Networks and dimensions
 
 
 class NormedDecoder(BaseDecoder):
@@ -624,30 +610,17 @@ def test_the_reproduction_script_runs(tmp_path):
 # Bad input
 
 
-def test_input_dim_is_needed():
-    with pytest.raises(ValueError, match="input_dim is not set"):
-        BrownianRVAE(config(input_dim=None))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda x: 255 * x, r"must be in \[0, 1\], the range of the default decoder, got 0 to 255"),
         (lambda x: x - 0.5, r"must be in \[0, 1\]"),
-        (lambda x: x / 0, "NaN or infinity"),
-        (lambda x: x.flatten(1), r"must have shape \[B, 1, 8, 8\]"),
         (lambda x: x[:0], r"must have shape \[B, 1, 8, 8\]"),
     ],
 )
 def test_bad_data(change, message, digits):
     with pytest.raises(ValueError, match=message):
         BrownianRVAE(config())({"data": change(torch.as_tensor(digits[:10]))})
-
-
-def test_an_encoder_of_another_latent_dimension(digits):
-    model = BrownianRVAE(config(), encoder=encoder_of_pythae(latent_dim=3))
-    with pytest.raises(ValueError, match=r"embedding of shape \[10, 2\] \(latent_dim is 2\)"):
-        model({"data": torch.as_tensor(digits[:10])})
 
 
 def test_fewer_points_than_centres_are_refused_in_the_first_step(digits, tmp_path):
@@ -658,11 +631,6 @@ def test_fewer_points_than_centres_are_refused_in_the_first_step(digits, tmp_pat
 def test_fewer_codes_than_centres():
     with pytest.raises(ValueError, match="only 4 codes"):
         placed().place(torch.randn(4, 2), torch.ones(6))
-
-
-def test_several_processes_are_refused(digits):
-    with pytest.raises(ValueError, match="cannot be trained by several processes"):
-        BrownianRVAE(config())({"data": torch.as_tensor(digits[:5])}, epoch=1, uses_ddp=True)
 
 
 def test_what_needs_the_second_phase_says_so(digits):
@@ -680,8 +648,3 @@ def test_updates_without_codes():
     model = BrownianRVAE(config(warmup_epochs=1))
     with pytest.raises(RuntimeError, match="No codes were seen"):
         model.update()
-
-
-def test_get_nll_checks_its_numbers(rvae, digits):
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        rvae.get_nll(torch.as_tensor(digits[:5]), n_samples=0)

@@ -17,26 +17,17 @@ from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig, AutoModel
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
-from pythae.pipelines import GenerationPipeline, TrainingPipeline
-from pythae.samplers import (
-    GaussianMixtureSamplerConfig,
-    IAFSamplerConfig,
-    MAFSamplerConfig,
-    NormalSamplerConfig,
-)
+from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import pythae_geometric
 from pythae_geometric.data.synthetic import swiss_roll
 from pythae_geometric.geometry import scalar_curvature
 from pythae_geometric.models.networks import PerceptronDecoder, PerceptronEncoder
 from pythae_geometric.models.ricci_ae import RicciAE, RicciAEConfig, RunawayFunctionalError
 from pythae_geometric.models.ricci_ae.ricci_functional import RicciFunctional
-
-pythae_geometric.register(RicciAE, RicciAEConfig)
 
 FUNCTIONALS = ["total_squared", "perelman_f", "perelman_w"]
 
@@ -231,8 +222,8 @@ def fit(model, data, folder, epochs=2, eval_data=None, batch_size=64, lr=1e-3):
     return os.path.join(pipeline.trainer.training_dir, "final_model")
 
 
-@pytest.mark.parametrize("functional", FUNCTIONALS)
-def test_trains_in_the_pipeline_evaluates_without_gradients_and_loads(
+@pytest.mark.parametrize("functional", ["perelman_f", "perelman_w"])
+def test_models_with_a_potential_train_evaluate_without_gradients_and_load(
     functional, digits, tmp_path, monkeypatch
 ):
     torch.manual_seed(0)
@@ -256,20 +247,6 @@ def test_trains_in_the_pipeline_evaluates_without_gradients_and_loads(
     saved = torch.load(os.path.join(folder, "model.pt"), weights_only=True)["model_state_dict"]
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, saved[name], rtol=0, atol=0)
-    x = torch.from_numpy(digits[:5])
-    assert loaded.reconstruct(x).shape == x.shape and loaded.embed(x).shape == (5, 2)
-    assert loaded.predict(x).recon_x.shape == x.shape
-    assert loaded.interpolate(x[:2], x[2:4], granularity=3).shape == (2, 3, 1, 8, 8)
-
-
-def test_own_networks_are_saved_and_loaded(tmp_path):
-    model = small()
-    model.save(tmp_path)
-    assert (tmp_path / "decoder.pkl").exists() and (tmp_path / "encoder.pkl").exists()
-    x = batch().data
-    torch.testing.assert_close(
-        AutoModel.load_from_folder(tmp_path).double().embed(x), model.embed(x), rtol=0, atol=0
-    )
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -293,9 +270,9 @@ def test_curvature_falls_and_the_reconstruction_does_not_suffer(seed):
         R = model.curvature(out.z.detach()).detach()
         return float(out.recon_loss.detach()), float(R.square().mean())
 
-    train(model, 0.0, 150)
-    plain_error, plain_R = train(copy.deepcopy(model), 0.0, 150)
-    error, R = train(model, 0.1, 150)
+    train(model, 0.0, 100)
+    plain_error, plain_R = train(copy.deepcopy(model), 0.0, 100)
+    error, R = train(model, 0.1, 100)
     assert error < 2 * plain_error and R < plain_R / 20
 
 
@@ -350,27 +327,6 @@ def test_the_generator_decides_the_points():
     assert float(encoded(batch()).curvature_loss) == float(encoded(batch()).curvature_loss)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        NormalSamplerConfig(),
-        GaussianMixtureSamplerConfig(n_components=3),
-        MAFSamplerConfig(n_made_blocks=1, n_hidden_in_made=1, hidden_size=8),
-        IAFSamplerConfig(n_made_blocks=1, n_hidden_in_made=1, hidden_size=8),
-    ],
-    ids=lambda config: config.name,
-)
-def test_samplers_of_pythae(config, digits, tmp_path):
-    torch.manual_seed(0)
-    model = RicciAE(RicciAEConfig(input_dim=(1, 8, 8)))
-    training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
-    pipeline = GenerationPipeline(model=model, sampler_config=config)
-    images = pipeline(
-        num_samples=7, train_data=digits[:64], eval_data=digits[:32], training_config=training
-    )
-    assert images.shape == (7, 1, 8, 8) and bool(torch.isfinite(images).all())
-
-
 # Bad input
 
 
@@ -379,30 +335,9 @@ def test_a_curve_has_no_curvature():
         RicciAEConfig(input_dim=(3,), latent_dim=1)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("curvature_weight", math.nan),
-        ("curvature_weight", math.inf),
-        ("recon_weight", -1.0),
-        ("tau", 0.0),
-        ("num_points", 0),
-        ("curvature_every", 0),
-        ("regularization", 0.0),
-        ("functional", "willmore"),
-        ("points", "everywhere"),
-        ("latent_dim", 0),
-        ("lambda_curvature", 1.0),
-    ],
-)
-def test_bad_configs_are_refused(field, value):
-    with pytest.raises(ValueError, match=field):
-        RicciAEConfig(**{"input_dim": (3,), field: value})
-
-
-def test_networks_need_a_shape():
-    with pytest.raises(ValueError, match="input_dim is not set"):
-        RicciAE(RicciAEConfig())
+def test_a_name_that_was_never_a_field_is_refused():
+    with pytest.raises(ValueError, match="lambda_curvature"):
+        RicciAEConfig(input_dim=(3,), lambda_curvature=1.0)
 
 
 class ReLUDecoder(BaseDecoder):
@@ -479,13 +414,6 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
     assert all(p.grad is None for p in model.decoder.parameters())
 
 
-def test_data_that_are_not_finite_are_named():
-    data = batch()
-    data["data"][3, 1] = math.nan
-    with pytest.raises(ValueError, match="The data contains NaN or infinity"):
-        small()(data)
-
-
 def test_one_sample_spans_no_region():
     model = small()
     out = model.eval()(batch(n=1))
@@ -533,31 +461,35 @@ def test_the_reproduction_script_runs(tmp_path):
 # Several processes
 
 
-def steps_of_a_process(rank, functional, folder):
-    """Three steps, of which the second leaves the functional out and the last has one datum."""
+def steps_of_a_process(rank, folder):
+    """Three steps of each functional, of which the second leaves it out and the last has one
+    datum."""
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    model = small(functional, curvature_every=2).train()
-    parallel = DistributedDataParallel(model)
-    optimizer = torch.optim.Adam(model.parameters())
-    for step, size in enumerate((8, 8, 1)):
-        optimizer.zero_grad()
-        data = batch(size, seed=10 * step + rank)["data"]
-        parallel({"data": data}, generator=seeded(rank)).loss.backward()
-        optimizer.step()
-    torch.save(model.state_dict(), f"{folder}/{rank}.pt")
+    for functional in FUNCTIONALS:
+        model = small(functional, curvature_every=2).train()
+        parallel = DistributedDataParallel(model)
+        optimizer = torch.optim.Adam(model.parameters())
+        for step, size in enumerate((8, 8, 1)):
+            optimizer.zero_grad()
+            data = batch(size, seed=10 * step + rank)["data"]
+            parallel({"data": data}, generator=seeded(rank)).loss.backward()
+            optimizer.step()
+        torch.save(model.state_dict(), f"{folder}/{functional}_{rank}.pt")
     dist.barrier()
     os._exit(0)  # gloo's threads may abort an orderly end
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
-@pytest.mark.parametrize("functional", FUNCTIONALS)
-def test_several_processes_stay_in_step(functional, tmp_path):
+def test_several_processes_stay_in_step(tmp_path):
     """Every parameter takes part in every loss, or DistributedDataParallel would stop."""
-    arguments = [(rank, functional, str(tmp_path)) for rank in range(2)]
+    arguments = [(rank, str(tmp_path)) for rank in range(2)]
     for exit_code, errors in run_at_once(steps_of_a_process, *arguments):
         assert exit_code == 0, errors
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    start = small(functional).state_dict()
-    for name, value in one.items():
-        assert torch.equal(value, two[name]), name
-        assert not torch.equal(value, start[name]), name
+    for functional in FUNCTIONALS:
+        one, two = (
+            torch.load(tmp_path / f"{functional}_{rank}.pt", weights_only=True) for rank in (0, 1)
+        )
+        start = small(functional).state_dict()
+        for name, value in one.items():
+            assert torch.equal(value, two[name]), (functional, name)
+            assert not torch.equal(value, start[name]), (functional, name)

@@ -20,21 +20,16 @@ from pythae.models import AutoModel
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.benchmarks.mnist import Decoder_ResNet_AE_MNIST, Encoder_ResNet_VAE_MNIST
-from pythae.pipelines import GenerationPipeline, TrainingPipeline
-from pythae.samplers import GaussianMixtureSamplerConfig, NormalSamplerConfig
+from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 from torch import nn
 
-import pythae_geometric
 from pythae_geometric.data.trajectories import TrajectoryDataset
 from pythae_geometric.geometry import directional_derivative, value_and_jacobian
 from pythae_geometric.models.vae_dlm import VAE_DLM, VAE_DLM_Config
 from pythae_geometric.models.vae_dlm.inputs import read_batch
 from pythae_geometric.models.vae_dlm.networks import GramNetwork, ModifiedMLP, TimeNetwork
 from pythae_geometric.models.vae_dlm.objective import sphere_metric
-from pythae_geometric.samplers import MetricUniformHMCSamplerConfig
-
-pythae_geometric.register(VAE_DLM, VAE_DLM_Config)
 
 PLAIN = {"metric_weight": 0.0, "flow_weight": 0.0}
 TIMES = torch.tensor([0.0, 0.25, 1.0])
@@ -468,7 +463,7 @@ def test_training_learns_a_travelling_wave(fields):
     train, test = TrajectoryDataset(waves(), TIMES), waves(20, seed=1)
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     torch.manual_seed(1)
-    for _ in range(250):
+    for _ in range(150):
         items = [train[i] for i in range(40)]
         inputs = {k: torch.stack([item[k] for item in items]) for k in items[0]}
         optimiser.zero_grad()
@@ -504,9 +499,6 @@ def test_plain_data_train_at_random_times_and_evaluate_at_the_default_time(digit
     folder, _ = fit(model, digits[:64], tmp_path, digits[64:96])
     loaded = AutoModel.load_from_folder(folder).eval()
     x = torch.from_numpy(digits[:5])
-    assert loaded.reconstruct(x).shape == x.shape and loaded.embed(x).shape == (5, 3)
-    assert loaded.predict(x).recon_x.shape == x.shape
-    assert loaded.interpolate(x[:2], x[2:4], granularity=3).shape == (2, 3, 1, 8, 8)
     torch.manual_seed(0)
     out = loaded(DatasetOutput(data=x))
     expected = loaded.decoder(out.z, 0.5)["reconstruction"]
@@ -515,40 +507,6 @@ def test_plain_data_train_at_random_times_and_evaluate_at_the_default_time(digit
     times = torch.cat([read_batch({"data": x}, loaded.model_config, True)[2] for _ in range(50)])
     assert times.min() < 0.1 and times.max() > 0.9
     assert abs(float(times.mean()) - 0.5) < 5 / math.sqrt(12 * len(times))
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        NormalSamplerConfig(),
-        GaussianMixtureSamplerConfig(n_components=3),
-        MetricUniformHMCSamplerConfig(num_centroids=8),
-    ],
-    ids=lambda config: config.name,
-)
-def test_samplers(config, digits, tmp_path):
-    model = small((1, 8, 8), double=False)
-    training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
-    images = GenerationPipeline(model=model, sampler_config=config)(
-        num_samples=7, train_data=digits[:64], eval_data=digits[:32], training_config=training
-    )
-    assert images.shape == (7, 1, 8, 8) and bool(torch.isfinite(images).all())
-
-
-def test_benchmark_networks_of_pythae_are_saved_and_loaded(tmp_path):
-    config = VAE_DLM_Config(input_dim=(1, 28, 28), latent_dim=2, hidden_dim=8)
-    manifold = VAE_DLM_Config(input_dim=(1, 28, 28), latent_dim=3)
-    torch.manual_seed(0)
-    model = VAE_DLM(config, Encoder_ResNet_VAE_MNIST(config), Decoder_ResNet_AE_MNIST(manifold))
-    x = torch.rand(3, 1, 28, 28)
-    model.train()(DatasetOutput(data=x)).loss.backward()
-    model.eval().save(tmp_path)
-    loaded = AutoModel.load_from_folder(tmp_path).eval()
-    states = model.evolve(x, TIMES)
-    torch.testing.assert_close(loaded.evolve(x, TIMES), states, rtol=0, atol=0)
-    loaded.save(tmp_path / "again")
-    again = AutoModel.load_from_folder(tmp_path / "again").eval()
-    torch.testing.assert_close(again.evolve(x, TIMES), states, rtol=0, atol=0)
 
 
 def test_networks_of_a_module_of_the_users_load_where_it_is_not(tmp_path, monkeypatch):
@@ -644,9 +602,7 @@ def test_autocast_keeps_the_derivatives_in_full_precision():
         ({"time": torch.full((6,), -0.1)}, r"Times must be in \[0, 1\]"),
         ({"time": torch.full((6,), math.nan)}, r"Times must be in \[0, 1\]"),
         ({"time": torch.zeros(4)}, "one for each of 6 points"),
-        ({"data": torch.zeros(6, 8)}, r"data must have shape \[B, 7\]"),
         ({"data": torch.zeros(0, 7)}, r"data must have shape \[B, 7\]"),
-        ({"data": torch.full((6, 7), math.nan)}, "data contains NaN"),
         ({"target": torch.full((6, 7), math.inf)}, "target contains NaN or infinity"),
         ({"target": torch.zeros(5, 7)}, r"target must have shape \[6, 7\]"),
     ],
@@ -672,8 +628,6 @@ def test_bad_calls():
         model.evolve(x[:, :3], [0.0])
     with pytest.raises(ValueError, match=r"Times must be in"):
         model.decoder(torch.zeros(2, 3, dtype=torch.float64), -1.0)
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        model.get_nll(x, n_samples=0)
     with pytest.raises(ValueError, match="kl_weight"):
         small(kl_weight=0.0).get_nll(x)
     with pytest.raises(ValueError, match="Times must be in"):
@@ -683,25 +637,16 @@ def test_bad_calls():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"latent_dim": 0}, "latent_dim"),
-        ({"horizon": 0.0}, "horizon"),
-        ({"alpha": -1.0}, "alpha"),
-        ({"flow_weight": -1.0}, "flow_weight"),
-        ({"gradient_clip": 0.0}, "gradient_clip"),
         ({"default_time": 2.0}, "default_time must be at most horizon, 1"),
-        ({"steady_metric": "torus"}, "should be 'sphere', 'euclidean' or 'custom'"),
         ({"manifold_map": False}, "Without a manifold map there is no metric to learn"),
-        ({"alhpa": 1.0}, "alhpa"),
     ],
 )
-def test_bad_configs(fields, message):
-    with pytest.raises((ValueError, TypeError), match=message):
+def test_configs_that_contradict_themselves(fields, message):
+    with pytest.raises(ValueError, match=message):
         VAE_DLM_Config(input_dim=(7,), **fields)
 
 
 def test_bad_construction():
-    with pytest.raises(ValueError, match="input_dim is not set"):
-        VAE_DLM(VAE_DLM_Config())
     config = VAE_DLM_Config(input_dim=(1, 28, 28), latent_dim=2, hidden_dim=8)
     with pytest.raises(ValueError, match="build it with a config of latent_dim=3"):
         VAE_DLM(config, decoder=Decoder_ResNet_AE_MNIST(config))

@@ -11,7 +11,6 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.pipelines import GenerationPipeline, TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 
-import pythae_geometric
 from pythae_geometric.geometry import DegenerateMetricError, PosteriorMetric, PullbackMetric
 from pythae_geometric.models.brownian_rvae import BrownianRVAE, BrownianRVAEConfig
 from pythae_geometric.models.decoder_map import decoder_space
@@ -23,9 +22,6 @@ from pythae_geometric.samplers.brownian_motion import (
     BrownianMotionSamplerConfig,
 )
 from pythae_geometric.samplers.brownian_motion.default_time import default_time
-
-pythae_geometric.register(BrownianRVAE, BrownianRVAEConfig)
-pythae_geometric.register(BrownianMotionSampler, BrownianMotionSamplerConfig)
 
 
 @pytest.fixture(scope="module")
