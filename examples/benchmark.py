@@ -5,15 +5,13 @@
 Two tables: all samplers that apply on one trained model (--samplers-on, a VAE), and all models,
 each with the sampler that has the least Fréchet distance on the validation images. Measures are on
 the test images. Samplers that give back the training data, or whose chains stay where they start,
-are marked and not chosen. Writes benchmark_DATA.md, .json and pictures (a sample, the training
-image nearest to it, the model's reconstruction of that). Results are kept row by row in
-OUTPUT_DIR/rows: run the command again and only what is missing is computed; delete a file, or name
-other models, to add rows. On the digits it takes about half an hour of one core.
+are marked and not chosen. Results are kept row by row in OUTPUT_DIR/rows: run the command again and
+only what is missing is computed; delete a file, or name other models, to add rows. On the digits it
+takes about half an hour of one core.
 """
 
 import concurrent.futures
 import dataclasses
-import multiprocessing
 import os
 import statistics
 import time
@@ -22,13 +20,13 @@ import lib.quiet
 import numpy as np
 import torch
 from lib.arguments import at_least, parser
-from lib.costs import DEVICE, SECONDS, measured
+from lib.costs import DEVICE, SECONDS, measured, processes
 from lib.data import HELP, load_data
-from lib.files import kept, read_json, row_path, write_json, write_text
+from lib.files import kept, read_json, row_path, write_json
 from lib.measures import COPY, Judge
 from lib.models import find, image_fields, make_config, make_model
 from lib.samples import draw_samples, keep_samples, reconstructions
-from lib.tables import grouped, spread, table
+from lib.tables import grouped, page, publish, spread, spreads, table
 from lib.training import train
 from pythae import samplers
 from pythae.models import VAE, AutoModel
@@ -68,12 +66,14 @@ MEASURES = {
     "nearest": ("nearest", 2),
     "copies": ("copies", 3),
 }
+# Of a model itself.
+OF_MODELS = {"MSE ↓": ("reconstruction", 4), "NLL ↓": ("nll", 2), "F1 ↑": ("f1", 3)}
 COLUMNS = [*(name for name, _ in MEASURES.values()), "acceptance", "seconds", "MB"]
 # A sampler with more copies than this share, or more chains that did not move, is marked.
 MANY = 0.05
 
 
-def sampler_configs(model, data, everything, seed):
+def sampler_configs(model, data, everything, seed, motion_steps):
     """The samplers to compare on a model. The first is the prior, or what pythae takes for it."""
     configs = {
         "VAMP": {"VAMP": samplers.VAMPSamplerConfig()},
@@ -94,7 +94,7 @@ def sampler_configs(model, data, everything, seed):
         if isinstance(model, VAE):
             configs["TwoStageVAE"] = samplers.TwoStageVAESamplerConfig()
         for metric in ("posterior", "pullback"):
-            config = BrownianMotionSamplerConfig(metric=metric, seed=seed)
+            config = BrownianMotionSamplerConfig(metric=metric, seed=seed, steps=motion_steps)
             configs[f"BrownianMotion {metric}"] = config
     return configs
 
@@ -186,10 +186,10 @@ def compare(name, seed, args):
     lib.quiet.settle(1 if args.jobs > 1 else None)
     data = load_subset(args)
     model, result = trained_model(name, seed, args, data)
-    judge = Judge(data, feature_network(args, data), model)
+    judge = Judge(data, feature_network(args, data), model, 1 if args.quick else 10)
     is_main = name == args.samplers_on
     rows = references(model, judge, seed, args) if is_main else []
-    for sampler, config in sampler_configs(model, data, is_main, seed).items():
+    for sampler, config in sampler_configs(model, data, is_main, seed, args.motion_steps).items():
         path = row_path(args.output_dir, "samples", name, sampler, seed)
         case = {"model": name, "sampler": sampler, "seed": seed}
         rows.append(kept(path, sampled, case, model, config, judge, args))
@@ -251,9 +251,6 @@ def load_subset(args):
     return data.first(300, 60, 60) if args.quick else data
 
 
-# Tables
-
-
 def cells(sampler, rows):
     """The name of a sampler, marked if it copies, and its figures."""
     errors = [row["error"] for row in rows if "error" in row]
@@ -264,9 +261,8 @@ def cells(sampler, rows):
         spread([row["test"][measure] for row in rows], digits)
         for measure, (_, digits) in MEASURES.items()
     ]
-    chains = [row.get("diagnostics", {}) for row in rows]
-    figures.append(spread([found.get("acceptance_rate") for found in chains]))
-    figures += [spread([row.get(key) for row in rows], 1) for key in (SECONDS, "megabytes")]
+    figures += spreads([row.get("diagnostics", {}) for row in rows], ["acceptance_rate"])
+    figures += spreads(rows, (SECONDS, "megabytes"), 1)
     return [sampler + " †" * copying(rows), *figures]
 
 
@@ -299,64 +295,17 @@ def best_samplers(groups):
     return best
 
 
-def by_model(rows):
-    """Rows by model, then by sampler."""
+def report(models, rows, command, seconds, args):
     groups = {}
     for (name, sampler), group in grouped(rows, "model", "sampler").items():
         groups.setdefault(name, {})[sampler] = group
-    return groups
-
-
-def report(models, rows, command, minutes, args):
-    busy = sum(row.get("processor_seconds", 0) for row in models + rows) / 60
-    groups = by_model(rows)
     best = best_samplers(groups)
-    features = "Inception" if args.features == "inception" else "a small classifier"
-    lines = [
-        f"# Benchmark on {args.data}",
-        "",
-        f"`{command}`: {minutes:.0f} minutes of wall time ({args.jobs} at a time), of "
-        f"which {busy:.0f} minutes of the processor in training and sampling. Latent dimension "
-        f"{args.latent_dim}, {args.epochs} epochs; mean ± standard deviation of "
-        f"{args.seeds} seeds of training and sampling, on one split of the data. Fréchet distance, "
-        "F8 (recall), F1/8 (precision), density and coverage against the test images in the "
-        f"features of {features}; nearest: median distance of a sample to the nearest training "
-        "image, that of a test image being 1. Copies: share of samples that all but coincide with "
-        "a training image or with the decoded code of one, at less than "
-        f"{100 * COPY:.0f} % of the distance of a test image, or of its decoded code, to the "
-        "nearest (medians). Acceptance: of the proposals of chains; a dash where a sampler has "
-        f"none, or does not tell. †: more than {100 * MANY:.0f} % of the samples are copies, or of "
-        "the chains ended where they started; such a sampler is not chosen. MAF and IAF train for "
-        f"{args.flow_epochs} epochs. Seconds (of "
-        f"{'wall time' if DEVICE == 'cuda' else 'the processor'}) and megabytes are those of "
-        "fitting and sampling; memory that the process holds from before is not counted.",
-    ]
-    if args.samplers_on in groups:
-        lines += ["", f"## Samplers on one {args.samplers_on}", ""]
-        found = groups[args.samplers_on].items()
-        lines += table(["sampler", *COLUMNS], [cells(*one) for one in found])
-    chosen = []
-    for name, sampler in best.items():
-        own = [m for m in models if m["model"] == name]
-        figures = [(SECONDS, 0), ("megabytes", 0), ("reconstruction", 4), ("nll", 2), ("f1", 3)]
-        chosen.append(
-            [name, *cells(sampler, groups[name][sampler])]
-            + [spread([m[key] for m in own], digits) for key, digits in figures]
-        )
-    more = ["training s", "training MB", "MSE ↓", "NLL ↓", "F1 ↑"]
-    lines += [
-        "",
-        "## Models, each with the sampler that is best on the validation images",
-        "",
-        *table(["model", "sampler", *COLUMNS, *more], chosen),
-        "",
-        "MSE: of reconstructions of test images, per pixel. NLL: importance-weighted, nats, of "
-        f"{args.likelihoods} test images, by the model's own likelihood (binary cross-entropy for "
-        "pythae's, Gaussians of different variances for ours): comparable within one kind only. "
-        "F1: mean over classes, of small classifiers on the codes.",
-        "",
-        "## All samplers of all models",
-        "",
+    trainings = grouped(models, "model")
+    chosen = [
+        [name, *cells(sampler, groups[name][sampler])]
+        + spreads(trainings[name,], (SECONDS, "megabytes"), 0)
+        + [spreads(trainings[name,], [key], n)[0] for key, n in OF_MODELS.values()]
+        for name, sampler in best.items()
     ]
     others = [
         [name, *cells(*one)]
@@ -364,11 +313,27 @@ def report(models, rows, command, minutes, args):
         if name != args.samplers_on
         for one in by_sampler.items()
     ]
-    return "\n".join(lines + table(["model", "sampler", *COLUMNS], others)) + "\n", best, groups
+    on_one = [cells(*one) for one in groups.get(args.samplers_on, {}).items()]
+    training = ["training s", "training MB"]
+    text = page(
+        "benchmark",
+        args=args,
+        command=command,
+        minutes=seconds / 60,
+        busy=sum(row.get("processor_seconds", 0) for row in models + rows) / 60,
+        features="Inception" if args.features == "inception" else "a small classifier",
+        copy=100 * COPY,
+        many=100 * MANY,
+        clock="wall time" if DEVICE == "cuda" else "the processor",
+        on_one=table(["sampler", *COLUMNS], on_one),
+        chosen=table(["model", "sampler", *COLUMNS, *training, *OF_MODELS], chosen),
+        others=table(["model", "sampler", *COLUMNS], others),
+    )
+    return text, best, groups
 
 
 def parse():
-    p = parser(__doc__)
+    p = parser(__doc__, "outputs/benchmark")
     p.add_argument("--data", default="digits", help=HELP)
     p.add_argument("--data-dir", default="data", help="the folder of data sets")
     p.add_argument("--networks", default="default", choices=("default", "convnet", "resnet"))
@@ -380,14 +345,12 @@ def parse():
     p.add_argument("--seeds", type=at_least(1), default=3, help="how many")
     p.add_argument("--samples", type=at_least(1), default=10_000, help="at most, for each measure")
     p.add_argument("--jobs", type=at_least(1), default=1, help="models that are trained at a time")
-    p.add_argument("--output-dir", default="outputs/benchmark")
-    p.add_argument("--quick", action="store_true", help="a few epochs, to see that it runs")
     args = p.parse_args()
-    args.flow_epochs, args.likelihoods, args.importance_samples = 50, 50, 100
-    args.classifiers = 2
+    args.flow_epochs, args.likelihoods, args.importance_samples, args.classifiers = 50, 50, 100, 2
+    args.motion_steps = 100
     if args.quick:
         args.epochs, args.seeds, args.flow_epochs, args.likelihoods = 2, 1, 1, 5
-        args.classifiers = 1
+        args.classifiers, args.motion_steps = 1, 5
     return args
 
 
@@ -398,54 +361,49 @@ def main():
     names = list(dict.fromkeys([args.samplers_on, *args.models]))
     for name in names:
         find(name)
-    flags = " --quick" if args.quick else ""
-    command = f"python examples/benchmark.py --data {args.data}{flags}"
-    base = os.path.join(args.output_dir, f"benchmark_{args.data}")
-    earlier = read_json(base + ".json", {"wall_seconds": 0.0})["wall_seconds"]
-    start = time.perf_counter()
+    command = f"python examples/benchmark.py --data {args.data}{' --quick' * args.quick}"
+    report_name, start = f"benchmark_{args.data}", time.perf_counter()
+    earlier = read_json(os.path.join(args.output_dir, f"{report_name}.json"), {})
     order = [name for name in MODELS if name in names] + [n for n in names if n not in MODELS]
 
-    def publish(models, rows):
+    def write(models, rows):
         """Write what there is: an interrupted run leaves tables of its finished rows."""
         for found in (models, rows):
             found.sort(key=lambda row: (order.index(row["model"]), row["seed"]))
-        seconds = earlier + time.perf_counter() - start
-        text, best, groups = report(models, rows, command, seconds / 60, args)
-        write_text(base + ".md", text)
+        seconds = earlier.get("wall_seconds", 0.0) + time.perf_counter() - start
+        text, best, groups = report(models, rows, command, seconds, args)
         results = {"arguments": vars(args), "wall_seconds": seconds}
-        write_json(base + ".json", results | {"models": models, "samplers": rows})
-        return text, best, groups
+        results |= {"models": models, "samplers": rows}
+        return publish(args.output_dir, report_name, text, results), best, groups
 
-    text, best, groups = publish(*run_all(names, args, publish))
-    on = args.samplers_on
+    text, best, groups = write(*run_all(names, args, write))
+    every = [(sampler, args.samplers_on, sampler) for sampler in groups[args.samplers_on]]
     chosen = [(f"{name}, {sampler}", name, sampler) for name, sampler in best.items()]
-    every = [(sampler, on, sampler) for sampler in groups.get(on, {})]
-    draw_samples(every, f"{base}_samplers.png", args.output_dir)
-    draw_samples(chosen, f"{base}_models.png", args.output_dir)
+    draw_samples(every, args.output_dir, f"{report_name}_samplers.png")
+    draw_samples(chosen, args.output_dir, f"{report_name}_models.png")
     print(text)
 
 
-def run_all(names, args, publish):
+def run_all(names, args, write):
     """Rows of all models and seeds, several at a time if asked for."""
     tasks = [(name, seed) for seed in range(args.seeds) for name in names]
     models, rows, start = [], [], time.perf_counter()
 
-    def keep(number, name, seed, found):
+    def keep(task, found):
         models.append(found[0])
         rows.extend(found[1])
-        passed = time.perf_counter() - start
-        publish(models, rows)
-        print(f"[{number}/{len(tasks)}, {passed:.0f} s] {name}, seed {seed}", flush=True)
+        write(models, rows)
+        done, passed = f"{len(models)}/{len(tasks)}", time.perf_counter() - start
+        print(f"[{done}, {passed:.0f} s] {task[0]}, seed {task[1]}", flush=True)
 
     if args.jobs == 1:
-        for number, (name, seed) in enumerate(tasks, 1):
-            keep(number, name, seed, compare(name, seed, args))
+        for task in tasks:
+            keep(task, compare(*task, args))
         return models, rows
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(args.jobs, processes()) as pool:
         futures = {pool.submit(compare, *task, args): task for task in tasks}
-        for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            keep(number, *futures[future], future.result())
+        for future in concurrent.futures.as_completed(futures):
+            keep(futures[future], future.result())
     return models, rows
 
 

@@ -25,7 +25,7 @@ from pythae.trainers import BaseTrainerConfig
 
 def parse():
     samplers = ", ".join(sorted(name.removesuffix("Sampler") for name in classes(BaseSampler)))
-    p = parser(__doc__)
+    p = parser(__doc__, quick="few images, to see that it runs")
     p.add_argument("--model-folder", required=True, help="the folder of a trained model")
     p.add_argument(
         "--sampler", default="MetricUniformHMC", help=f"a JSON config, or one of {samplers}"
@@ -39,7 +39,6 @@ def parse():
     )
     p.add_argument("--seed", type=at_least(0), default=0, help="(0)")
     p.add_argument("--output-dir", help="(MODEL_FOLDER/generated_SAMPLER)")
-    p.add_argument("--quick", action="store_true", help="few images, to see that it runs")
     return p.parse_args()
 
 

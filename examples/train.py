@@ -24,7 +24,7 @@ from pythae.models import AutoModel
 
 
 def parse():
-    p = parser(__doc__)
+    p = parser(__doc__, quick="two epochs, to see that it runs")
     p.add_argument(
         "--model",
         default="VAE",
@@ -53,7 +53,6 @@ def parse():
     p.add_argument("--resume", help="a folder checkpoint_epoch_N, to go on from")
     p.add_argument("--seed", type=at_least(0), default=0, help="(0)")
     p.add_argument("--output-dir", help="(outputs/MODEL_DATA)")
-    p.add_argument("--quick", action="store_true", help="two epochs, to see that it runs")
     return p.parse_args()
 
 

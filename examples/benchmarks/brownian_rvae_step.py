@@ -5,26 +5,20 @@ Three steps of Adam on a batch of 100, with the same encoder, decoder and precis
   vae      posterior and prior Gaussian
   ours     BrownianRVAE, with its share of solving the geodesics of the fan once an epoch (15 steps
            for the digits, 600 for images of 28 x 28)
-  plain    the published second phase, written plainly: z from a flat Gaussian; for posterior and
-           prior a heat kernel each, with a natural cubic spline from the centre to every z, fitted
-           by 5 steps of Adam on the energy of 16 points (all curves at once), and the Jacobians of
-           mean and sigma at both ends, carried through the layers
+  plain    the published second phase, written plainly: z from a flat Gaussian; two heat kernels,
+           each with a natural cubic spline from the centre to every z, fitted by 5 steps of Adam on
+           the energy of 16 points, and the Jacobians at both ends, carried through the layers
 
-The median time of the steps (of the processor, on one thread), and the largest memory beyond that
-of an idle process; each runs in a process of its own. "excess" is by how much the squared distances
-to the prior's centre that a step uses exceed those of converged geodesics (median over the batch),
-for the digits, where the networks are trained first; the images of 28 x 28 are noise, and only cost
-counts.
+"excess" is by how much the squared distances to the prior's centre that a step uses exceed those of
+converged geodesics (median over the batch), for the digits, where the networks are trained first;
+the images of 28 x 28 are noise, and only cost counts.
 
     python examples/benchmarks/brownian_rvae_step.py [--quick]
 """
 
 import math
-import os
 import pathlib
 import sys
-import tempfile
-import time
 import warnings
 
 import torch
@@ -32,9 +26,10 @@ import torch
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from lib.arguments import parser
-from lib.costs import alone, shown
+from lib.costs import measure, shown
 from lib.data import digits
 from lib.plain import natural_spline
+from lib.tables import table
 
 from pythae_geometric import BrownianRVAE, BrownianRVAEConfig
 from pythae_geometric.geometry import ConvergenceWarning, squared_distance
@@ -45,15 +40,10 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def build(data, d):
-    small = data == "digits"
-    config = BrownianRVAEConfig(
-        input_dim=(1, 8, 8) if small else (1, 28, 28),
-        latent_dim=d,
-        hidden_dims=(128, 64) if small else (300, 300),
-        num_centers=64 if small else 350,
-        warmup_epochs=1,
-    )
-    return BrownianRVAE(config)
+    fields = {"input_dim": (1, 28, 28), "hidden_dims": (300, 300), "num_centers": 350}
+    if data == "digits":
+        fields = {"input_dim": (1, 8, 8), "hidden_dims": (128, 64), "num_centers": 64}
+    return BrownianRVAE(BrownianRVAEConfig(latent_dim=d, warmup_epochs=1, **fields))
 
 
 def images(data):
@@ -141,16 +131,20 @@ def vae_loss(model, x, log_variance):
     return (kl - gaussian_log_prob(x.flatten(1), mean, model.std(z))).mean()
 
 
-def run(method, state, data, d, steps):
-    """The seconds of a step, and the excess of its squared distances."""
+def step(method, data, d, state, batch=BATCH):
+    """A step of a method, or the geodesics of the fan."""
     warnings.simplefilter("ignore", ConvergenceWarning)
     torch.manual_seed(0)
-    model, x = build(data, d), images(data)[:BATCH]
-    model.load_state_dict(torch.load(state, weights_only=True))
+    model, x = build(data, d), images(data)[:batch]
+    model.load_state_dict(state)
     model.train()
+    if method == "geodesics":
+        return model.update
     model.decoder.requires_grad_(method == "vae")
-    plain = Plain(model)
-    log_variance = torch.nn.Linear(d, d)  # the head that a scalar time leaves out
+    plain, log_variance = (
+        Plain(model),
+        torch.nn.Linear(d, d),
+    )  # a head that a scalar time leaves out
     losses = {
         "vae": lambda: vae_loss(model, x, log_variance),
         "ours": lambda: model({"data": x}).loss,
@@ -158,61 +152,50 @@ def run(method, state, data, d, steps):
     }
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-5)
 
-    def step():
+    def run():
         loss = losses[method]()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
-    seconds, excess = median(step, steps), None
-    if method == "ours":
-        seconds += median(model.update, 3) / (15 if data == "digits" else 600)
-    if method != "vae" and data == "digits":
-        z = model._posterior(x)[0].detach()
-        c = model.prior_center.detach().expand_as(z)
-        exact = squared_distance(model.metric, z, c, steps=32, tolerance=1e-4)
-        if method == "ours":
-            square = model._along_curves(z)[2]
-        else:
-            square = 2 * (POINTS - 1) * plain.squared_distance(c, z)  # with the right factor
-        excess = float((square / exact - 1).median().detach())
-    return seconds, excess
+    return run
 
 
-def median(function, repeats):
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return sorted(times)[len(times) // 2]
+def excess(model, x):
+    """By how much the squared distances of "ours" and of "plain" exceed the exact ones."""
+    z = model._posterior(x)[0].detach()
+    c = model.prior_center.detach().expand_as(z)
+    exact = squared_distance(model.metric, z, c, steps=32, tolerance=1e-4)
+    squares = {
+        "ours": model._along_curves(z)[2],
+        # With the right factor.
+        "plain": 2 * (POINTS - 1) * Plain(model).squared_distance(c, z),
+    }
+    return {name: float((square / exact - 1).median().detach()) for name, square in squares.items()}
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--quick", action="store_true", help="the digits, d = 2, a few steps")
-    quick = p.parse_args().quick
+    quick = parser(__doc__).parse_args().quick
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
     problems = [(data, d) for data in ("digits", "28 x 28") for d in (2, 5, 10)]
     problems, steps = (problems[:1], 3) if quick else (problems, 12)
-    print("| data | d | step | ms | times vae | peak | excess of l² |")
-    print("|---|---|---|---|---|---|---|")
+    header = ["data", "d", "step", "ms", "times vae", "peak memory", "excess of l²"]
+    print("\n".join(table(header, [])))
     for data, d in problems:
-        with tempfile.TemporaryDirectory() as folder:
-            state = os.path.join(folder, "state.pt")
-            epochs = 1 if quick or data != "digits" else 100
-            torch.save(prepare(data, d, epochs).state_dict(), state)
-            vae = None
-            for method in ("vae", "ours", "plain"):
-                (seconds, excess), memory = alone(run, method, state, data, d, steps)
-                vae = vae or seconds
-                print(
-                    f"| {data} | {d} | {method} | {1e3 * seconds:.1f} | {seconds / vae:.1f} | "
-                    f"{shown(memory)} | {'' if excess is None else f'{excess:.3f}'} |",
-                    flush=True,
-                )
+        model = prepare(data, d, 1 if quick or data != "digits" else 100)
+        exceed = excess(model, images(data)[:BATCH]) if data == "digits" else {}
+        costs = {}
+        for method in ("vae", "geodesics", "ours", "plain"):
+            arguments = method, data, d, model.state_dict()
+            costs[method], memory, _ = measure(step, arguments, (*arguments, 2), steps)
+            if method == "geodesics":
+                continue
+            if method == "ours":  # and the geodesics, once an epoch
+                costs[method] += costs["geodesics"] / (15 if data == "digits" else 600)
+            far = f"{exceed[method]:.3f}" if method in exceed else ""
+            cells = [f"{1e3 * costs[method]:.1f}", f"{costs[method] / costs['vae']:.1f}"]
+            print(table([data, str(d), method, *cells, shown(memory), far], [])[0], flush=True)
 
 
 if __name__ == "__main__":

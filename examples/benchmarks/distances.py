@@ -5,13 +5,11 @@ Value and gradient, in the end points and in all parameters, of 100 squared dist
 
   ours       squared_distance: all curves at once, quadratic pieces, preconditioned L-BFGS
   loop       the same, one pair after another
-  adam       the published way: natural cubic splines through free nodes, Adam through the network
-             on the energy ½ N Σ |f(γ_i+1) - f(γ_i)|², all curves at once (kinder than a loop)
+  adam       the published way: natural cubic splines, Adam through the network on the energy of 32
+             pieces, all curves at once (kinder than a loop), with the best of four learning rates
 
 "adam" stops as soon as the root mean square relative error, against curves of 64 steps, is that of
-"ours" or 2e-3, whichever is larger (the discretisation with 32 points has about 1e-3); the time of
-the checks is not counted, and the best of four learning rates was chosen by hand. Each method runs
-in a process of its own, so that its peak memory is its own (Linux).
+"ours" or 2e-3, whichever is larger; the time of the checks is not counted.
 
     python examples/benchmarks/distances.py [--quick]
 """
@@ -19,7 +17,6 @@ in a process of its own, so that its peak memory is its own (Linux).
 import itertools
 import pathlib
 import sys
-import time
 import warnings
 
 import torch
@@ -28,8 +25,9 @@ from torch import nn
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from lib.arguments import parser
-from lib.costs import alone, shown
+from lib.costs import measure, shown
 from lib.plain import natural_spline
+from lib.tables import table
 
 from pythae_geometric.geometry import ConvergenceWarning, squared_distance
 
@@ -39,9 +37,8 @@ TARGET = 2e-3
 
 def problem(d, pairs):
     generator = torch.Generator().manual_seed(d)
-    widths = (d, 256, 256, 784)
     layers = []
-    for inputs, outputs in itertools.pairwise(widths):
+    for inputs, outputs in itertools.pairwise((d, 256, 256, 784)):
         layer = nn.Linear(inputs, outputs)
         with torch.no_grad():
             layer.weight.normal_(std=1.5 / inputs**0.5, generator=generator)
@@ -78,11 +75,11 @@ class Adam:
         return 2 * self.energy(self.free.detach(), self.x, self.y)
 
 
-def run(method, d, pairs, iterations):
-    """The seconds and the squared distances of a method."""
+def distances(method, d, iterations, pairs):
+    """What gives the squared distances of a method, with their gradients."""
     decoder, x, y = problem(d, pairs)
 
-    def once():
+    def run():
         if method == "ours":
             square = squared_distance(decoder, x, y, steps=STEPS)
         elif method == "loop":
@@ -96,12 +93,7 @@ def run(method, d, pairs, iterations):
         square.sum().backward()
         return square.detach()
 
-    times = []
-    for _ in range(1 if method == "adam" else 3):
-        start = time.perf_counter()
-        square = once()
-        times.append(time.perf_counter() - start)
-    return min(times), square
+    return run
 
 
 def error(square, reference):
@@ -109,42 +101,39 @@ def error(square, reference):
 
 
 def iterations_needed(d, pairs, reference, target, limit):
-    curves, iterations, reached = Adam(*problem(d, pairs)), 0, float("inf")
-    while reached > target and iterations < limit:
+    curves = Adam(*problem(d, pairs))
+    for iterations in range(5, limit + 1, 5):
         curves.iterate(5)
-        iterations += 5
         with torch.no_grad():
-            reached = error(curves.squared_distance(), reference)
-    return iterations, reached
+            if error(curves.squared_distance(), reference) <= target:
+                return iterations
+    return limit
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--quick", action="store_true", help="5 pairs, d = 2, at most 100 iterations")
-    quick = p.parse_args().quick
+    quick = parser(__doc__).parse_args().quick
     warnings.simplefilter("ignore", ConvergenceWarning)
     torch.set_num_threads(1)
-    pairs, limit = (5, 100) if quick else (100, 200)
-    print(f"{pairs} pairs, one thread; memory beyond that of an idle process")
+    pairs, limit, repeats = (5, 100, 1) if quick else (100, 200, 3)
+    print("One thread; least processor time, and peak memory above that before.\n")
+    print("\n".join(table(["d", "method", "s", "times ours", "peak memory", "error"], [])))
     for d in (2,) if quick else (2, 8):
         decoder, x, y = problem(d, pairs)
         with torch.no_grad():
             reference = squared_distance(decoder, x, y, steps=64, tolerance=1e-4)
-        results = {method: alone(run, method, d, pairs, 0) for method in ("ours", "loop")}
-        (fastest, square), _ = results["ours"]
-        target = max(error(square, reference), TARGET)
-        needed, reached = iterations_needed(d, pairs, reference, target, limit)
-        results[f"adam x {needed}"] = alone(run, "adam", d, pairs, needed)
-        for name, ((seconds, square), memory) in results.items():
-            print(
-                f"d = {d}  {name:10s} {seconds:7.3f} s  ratio {seconds / fastest:5.1f}  "
-                f"peak {shown(memory):>8}  error {error(square, reference):.1e}",
-                flush=True,
+            target = max(error(squared_distance(decoder, x, y, steps=STEPS), reference), TARGET)
+        needed = iterations_needed(d, pairs, reference, target, limit)
+        methods, fastest = {"ours": (0, repeats), "loop": (0, repeats), "adam": (needed, 1)}, None
+        for method, (iterations, count) in methods.items():
+            arguments = method, d, iterations
+            seconds, memory, square = measure(
+                distances, (*arguments, pairs), (method, d, 1, 2), count
             )
-        if reached > target:
-            print(
-                f"       adam stopped at the limit, error {reached:.1e}: its ratio is a lower bound"
-            )
+            fastest = fastest or seconds
+            name = f"adam x {needed}" if method == "adam" else method
+            cells = [str(d), name, f"{seconds:.3f}", f"{seconds / fastest:.1f}", shown(memory)]
+            print(table([*cells, f"{error(square, reference):.1e}"], [])[0], flush=True)
+    print(f"\nAdam stops at {limit} iterations: if its error is larger, its time is a lower bound.")
 
 
 if __name__ == "__main__":

@@ -4,20 +4,15 @@
 - ``ours``: ``geometry.hmc`` on ``PosteriorMetric(...).log_volume_and_grad``, as many steps, of size
   0.005. The published momenta have half the scale, so this is a walk of the same length.
 
-Both take a batch of 500 chains in 16 dimensions, with 100 centroids. Codes are synthetic: normal
-of deviation 1.16, with posteriors of deviation 0.035, as of a model that was trained on MNIST in
-the regime of the source.
+Both take a batch of 500 chains in 16 dimensions, with 100 centroids, of synthetic codes as of a
+model that was trained on MNIST in the regime of the source.
 
-    python examples/benchmarks/hmc_published.py [--quick] [--threads N] [--rounds 5] [--device cuda]
+    python examples/benchmarks/hmc_published.py [--quick] [--threads N] [--device cuda]
 
-prints
-
-- seconds per sample. Time is proportional to the number of steps, so a few steps are timed in each
-  round and the median over the rounds is scaled to 100 steps;
-- peak memory above the inputs, in one step;
-- the deviation per coordinate of the walk of whole chains, all 100 steps, that start far from every
-  centroid, where the metric is flat. It should be 0.5 for both: steps * leapfrogs * size * scale of
-  the momenta, divided by the root of the number of steps.
+A few steps are timed, in turn, and scaled to 100. Memory is that of one step, above the inputs. The
+walk is the deviation per coordinate of whole chains that start far from every centroid, where the
+metric is flat: it should be 0.5, steps * leapfrogs * size * scale of the momenta, divided by the
+root of the number of steps.
 """
 
 import pathlib
@@ -28,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from lib.arguments import at_least, parser
+from lib.arguments import timing_arguments
 from lib.costs import in_turn
 from lib.published_hmc import published_metric, published_samples
 from lib.tables import table
@@ -51,80 +46,40 @@ def problem(d, K, device):
     return codes, theirs, PosteriorMetric(codes[:K], 1 / variances, *scalars).to(device)
 
 
-def published(metric, codes, batch, steps, generator):
-    return published_samples(metric, codes, batch, steps, LEAPFROGS, 0.01, batch, generator)
+def published(metric, starts, chains, steps, generator):
+    options = {"step_size": 0.01, "batch_size": chains, "generator": generator}
+    return published_samples(metric, starts, chains, steps, LEAPFROGS, **options)[0]
 
 
-def ours(metric, codes, batch, steps, generator):
-    start = codes[torch.randint(len(codes), (batch,), device=codes.device, generator=generator)]
-    result = hmc(
-        metric.log_volume_and_grad, start, steps, LEAPFROGS, 0.005, keep_chains=0,
-        generator=generator,
-    )  # fmt: skip
-    return result.position, float(result.acceptance.mean())
-
-
-def walk(way, codes, chains, seed):
-    """Deviation per coordinate of chains that start far from every centroid, and its standard
-    error."""
-    far = torch.full_like(codes[:1], 50.0)
-    generator = torch.Generator(codes.device).manual_seed(seed)
-    end, _ = way(far, chains, STEPS, generator)
-    moved = end - far
-    deviation = float(moved.square().mean().sqrt())
-    return deviation, deviation / (2 * moved.numel()) ** 0.5
+def ours(metric, starts, chains, steps, generator):
+    chosen = torch.randint(len(starts), (chains,), device=starts.device, generator=generator)
+    options = {"step_size": 0.005, "keep_chains": 0, "generator": generator}
+    return hmc(metric.log_volume_and_grad, starts[chosen], steps, LEAPFROGS, **options).position
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--quick", action="store_true", help="a small problem and few steps")
-    p.add_argument("--threads", type=at_least(1), help="threads of torch (default: its own choice)")
-    p.add_argument("--rounds", type=at_least(1), default=5, help="timed rounds")
-    p.add_argument("--device", default="cpu")
-    args = p.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    d, K, batch, chains = 16, 100, 500, 50
-    timed_steps = {"published": 2, "ours": STEPS}
+    args = timing_arguments(__doc__)
+    d, K, batch, chains, rounds, timed = 16, 100, 500, 50, 5, (2, STEPS)
     if args.quick:
-        d, K, batch, chains, args.rounds = 4, 20, 50, 100, 2
-        timed_steps = {"published": 1, "ours": 5}
-
+        d, K, batch, chains, rounds, timed = 4, 20, 50, 100, 2, (1, 5)
     codes, theirs, metric = problem(d, K, args.device)
     ways = {"published": partial(published, theirs), "ours": partial(ours, metric)}
+    timed = dict(zip(ways, timed, strict=True))
     generator = torch.Generator(args.device).manual_seed(1)
-    runs = {
-        name: lambda steps, way=way: way(codes, batch, steps, generator)
-        for name, way in ways.items()
-    }
-    times = in_turn(
-        {name: partial(run, timed_steps[name]) for name, run in runs.items()}, args.rounds
-    )
-    seconds = {name: t / timed_steps[name] * STEPS / batch for name, t in times.items()}
-    memory = {
-        name: peak_memory(lambda *_, run=run: run(1), None, codes) for name, run in runs.items()
-    }
-    walks = {
-        name: walk(way, codes, chains, seed)
-        for seed, (name, way) in enumerate(ways.items(), start=2)
-    }
-
-    print(
-        f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, float32; "
-        f"d = {d}, {K} centroids, batch {batch}, {STEPS} steps of {LEAPFROGS} leapfrogs\n"
-    )
-    rows = []
-    for name in ways:
-        deviation, error = walks[name]
-        timed = f"{args.rounds} x {timed_steps[name]}"
-        flat = f"{deviation:.3f} ± {error:.3f}"
-        rows.append([name, f"{seconds[name]:.3g}", timed, f"{memory[name]:.3g}", flat])
+    calls = {name: partial(way, codes, batch, timed[name], generator) for name, way in ways.items()}
+    times, far, rows = in_turn(calls, rounds), torch.full_like(codes[:1], 50.0), []
+    for name, way in ways.items():
+        seconds = times[name] / timed[name] * STEPS / batch
+        memory = peak_memory(partial(way, codes, batch, 1, generator), args.device)
+        moved = way(far, chains, STEPS, generator) - far
+        walk = float(moved.square().mean().sqrt())
+        flat = f"{walk:.3f} ± {walk / (2 * moved.numel()) ** 0.5:.3f}"
+        rows.append([name, f"{seconds:.3g}", str(timed[name]), f"{memory:.3g}", flat])
+    print(f"d = {d}, {K} centroids, batch {batch}, {STEPS} steps of {LEAPFROGS} leapfrogs\n")
     header = ["seconds per sample", "timed steps", "peak memory, MB", "walk in the flat part"]
     print("\n".join(table(["", *header], rows)))
-    print(
-        f"\npublished / ours: {seconds['published'] / seconds['ours']:.1f} times the time, "
-        f"{memory['published'] / memory['ours']:.1f} times the memory"
-    )
+    ratio, more = (float(rows[0][i]) / float(rows[1][i]) for i in (1, 3))
+    print(f"\npublished / ours: {ratio:.1f} times the time, {more:.1f} times the memory")
 
 
 if __name__ == "__main__":

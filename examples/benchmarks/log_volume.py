@@ -1,20 +1,18 @@
-"""Value and gradient of the log volume of PosteriorMetric, against two other ways to compute it.
+"""Value and gradient of the log volume of PosteriorMetric, against other ways to compute it.
 
 - ``dense``: the published algorithm, ``[B, K, d, d]`` tensors and a gradient written out with them
-  (https://github.com/clementchadebec/geometric_perspective_on_vaes, written here from its formulas,
-  with the right gradient).
+  (with the right gradient).
 - ``broadcast``: what a good PyTorch user would write, ``[B, K, d]`` tensors and autograd.
-- ``half broadcast``: the same with the sum over centroids as a matrix product, which leaves one
-  ``[B, K, d]`` tensor, the differences.
+- ``half broadcast``: the same with the sum over centroids as a matrix product.
 - ``floor``: five matrix products of the sizes that any way by matrix products takes, alone.
 
     python examples/benchmarks/log_volume.py [--quick] [--threads N] [--device cuda]
 
-prints a Markdown table of times, in microseconds, and of peak memory above the inputs. All ways are
-checked against each other before they are timed. They are timed in turn, so that they share the
-machine's weather; each figure is the median over the rounds.
+Times in microseconds, timed in turn, and peak memory above the inputs. All are checked against each
+other first.
 """
 
+import itertools
 import pathlib
 import sys
 from functools import partial
@@ -23,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from lib.arguments import at_least, parser
+from lib.arguments import timing_arguments
 from lib.costs import in_turn
 from lib.tables import table
 
@@ -98,36 +96,18 @@ def problem(d, K, B, device):
     return metric.to(device), z.to(device)
 
 
-def measure(ways, metric, z, seconds):
-    """Median time of each way, in microseconds, over interleaved rounds."""
-    calls, counts = {}, {}
-    for name, way in ways.items():
-        once = in_turn({name: partial(way, metric, z)}, 2)[name]
-        counts[name] = max(1, int(seconds / ROUNDS / once))
-        calls[name] = partial(repeat, way, metric, z, counts[name])
-    return {name: 1e6 * t / counts[name] for name, t in in_turn(calls, ROUNDS).items()}
-
-
-def repeat(way, metric, z, count):
-    for _ in range(count):
-        way(metric, z)
-
-
-def peak_memory(way, metric, z):
+def peak_memory(call, device):
     """Largest sum of live allocations during a call, in MB."""
-    if z.is_cuda:
+    if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        way(metric, z)
+        call()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     with torch.profiler.profile(profile_memory=True) as profiler:
-        way(metric, z)
-    live = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return peak / 1e6
+        call()
+    events = profiler.profiler.kineto_results.events()
+    live = itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]")
+    return max(live, default=0) / 1e6
 
 
 def agree(metric, z):
@@ -144,41 +124,32 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row(d, K, B, device, seconds, with_dense):
+def row(d, K, B, device, seconds):
     metric, z = problem(d, K, B, device)
     ways = {"ours": ours, "floor": make_floor(metric, B)}
     ways |= {"half": half_broadcast, "broadcast": broadcast}
-    if with_dense:
+    if B * K * d * d < 250_000_000:  # dense tensors of more than 1 GB are left out
         agree(metric, z)
         ways["dense"] = dense
-    t = measure(ways, metric, z, seconds)
-    memory = {name: peak_memory(way, metric, z) for name, way in ways.items()}
+    calls = {name: partial(way, metric, z) for name, way in ways.items()}
+    t = {name: 1e6 * t for name, t in in_turn(calls, ROUNDS, seconds / ROUNDS).items()}
     cells = [str(d), str(K), str(B), f"{t['ours']:.0f}", f"{t['floor']:.0f}"]
     cells.append(f"{t['ours'] / t['floor']:.1f}")
     others = ("half", "broadcast", "dense")
     cells += [f"{t[name] / t['ours']:.1f}" if name in t else "-" for name in others]
-    shown = ("ours", "broadcast", "dense")
-    return cells + [f"{memory[name]:.3g}" if name in memory else "-" for name in shown]
+    shown = [calls.get(name) for name in ("ours", "broadcast", "dense")]
+    return cells + ["-" if call is None else f"{peak_memory(call, device):.3g}" for call in shown]
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--quick", action="store_true", help="small sizes and few rounds")
-    p.add_argument("--threads", type=at_least(1), help="threads of torch (default: its own choice)")
-    p.add_argument("--device", default="cpu")
-    args = p.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, float32\n")
+    args = timing_arguments(__doc__)
     sizes, seconds = [(16, 100, 500)], 2.0
     sizes += [(d, 100, 500) for d in (2, 4, 8, 32, 64, 128)]
     sizes += [(16, K, 500) for K in (10, 30, 300, 1000)]
     sizes += [(16, 100, B) for B in (50, 5000)]
     if args.quick:
         sizes, seconds = [(2, 10, 50), (4, 20, 50)], 0.02
-    # Dense tensors of more than 1 GB are left out.
-    rows = [row(d, K, B, args.device, seconds, B * K * d * d < 250_000_000) for d, K, B in sizes]
-    print("\n".join(table(COLUMNS, rows)))
+    print("\n".join(table(COLUMNS, [row(*size, args.device, seconds) for size in sizes])))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """A training step of RicciAE, against the plain autoencoder and nested Christoffel symbols.
 
 Loss, gradient and Adam step with D = 784, networks 512-256, batch 128, and the default number of
-points, 48; time (of the processor, one thread) and peak memory of all three in one run, each in a
-process of its own. The nested implementation is the published algorithm: the metric, its
-derivative, the Christoffel symbols, their derivative and the Riemann tensor, each by automatic
-differentiation of the one before, vectorised over the points; its decoder and its loss are those of
-RicciAE. At d = 8 it takes a smaller batch: see its memory.
+points, 48. The nested implementation is the published algorithm: the metric, its derivative, the
+Christoffel symbols, their derivative and the Riemann tensor, each by automatic differentiation of
+the one before, vectorised over the points; its decoder and its loss are those of RicciAE. At d = 8
+it takes a smaller batch: see its memory. The difference is that of the curvature losses.
 
     python examples/benchmarks/ricci_ae_step.py [--quick]
 """
@@ -19,15 +18,14 @@ from pythae.data.datasets import DatasetOutput
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from lib.arguments import parser
-from lib.costs import measure, shown
+from lib.costs import side_by_side
 from lib.plain import nested_christoffel
-from lib.tables import table
 
 from pythae_geometric import RicciAE, RicciAEConfig
 
 
 def step(method, d, batch):
-    """A training step; it returns the loss of total squared curvature (plain: 0)."""
+    """A training step; it returns the loss of total squared curvature (plain: None)."""
     torch.manual_seed(0)
     weight = 0.01 if method == "RicciAE" else 0.0
     config = RicciAEConfig(
@@ -49,37 +47,19 @@ def step(method, d, batch):
             loss = loss + 0.01 * curvature_loss
         loss.backward()
         optimiser.step()
-        return 0.0 if curvature_loss is None else float(curvature_loss.detach())
+        return None if curvature_loss is None else float(curvature_loss.detach())
 
     return run
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--quick", action="store_true", help="small batches, few repetitions")
-    quick = p.parse_args().quick
-    settings = [(2, 128, True), (4, 128, True), (8, 16, True), (8, 128, False)]
-    settings, repeats = ([(2, 16, True)], 1) if quick else (settings, 15)
-    header = ["d", "batch", "plain AE", "RicciAE", "nested", "RicciAE / AE", "nested / RicciAE"]
-    rows = []
-    for d, batch, with_nested in settings:
-        plain, ours, nested = (
-            measure(step, (method, d, batch), (method, d, 2), count)
-            if method != "nested" or with_nested
-            else None
-            for method, count in (
-                ("plain", repeats),
-                ("RicciAE", repeats),
-                ("nested", max(1, repeats // 3)),
-            )
-        )
-        row = [f"{t * 1e3:.1f} ms, {shown(memory)}" for t, memory, _ in (plain, ours)]
-        row += [f"{nested[0] * 1e3:.1f} ms, {shown(nested[1])}" if nested else "-"]
-        row += [f"{ours[0] / plain[0]:.1f}", f"{nested[0] / ours[0]:.1f}" if nested else "-"]
-        row += [f"{ours[2]:.4g}" + (f", {nested[2]:.4g}" if nested else "")]
-        rows.append([str(d), str(batch), *row])
-    print("One thread; least processor time of a step, and peak memory above that before.")
-    print("\n".join(table([*header, "losses"], rows)))
+    quick = parser(__doc__).parse_args().quick
+    settings, repeats = ([(2, 16)], 1) if quick else ([(2, 128), (4, 128), (8, 16)], 15)
+    methods = {"RicciAE": repeats, "plain AE": repeats, "nested": max(1, repeats // 3)}
+    side_by_side(step, ["d", "batch"], settings, methods)
+    if not quick:
+        print()
+        side_by_side(step, ["d", "batch"], [(8, 128)], dict.fromkeys(("RicciAE", "plain AE"), 15))
 
 
 if __name__ == "__main__":

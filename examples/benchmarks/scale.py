@@ -3,21 +3,19 @@
     python examples/benchmarks/scale.py [--output-dir outputs/scale] [--quick]
 
 Steps of training (loss, gradient, Adam) of every model, and fitting and sampling of both samplers,
-each in a process of its own with one thread; processor time, and the peak of memory above that of
-the process before (Linux; 0 where it fits in what that has left free). A row ends where a cell
-takes more than a minute or 12 GB. Exponents are slopes between the logarithms, by least squares
-over the upper half of a row. Writes ``scale.md``, ``scale.json`` and ``scale.png``.
+each in a process of its own with one thread; processor time, and the peak of memory above that
+before (Linux; 0 where it fits in what is left free). A row ends where a cell takes more than a
+minute or 12 GB. Exponents are slopes between the logarithms over the upper half of a row.
 """
 
-import json
 import math
+import multiprocessing
 import os
 import pathlib
-import subprocess
+import re
 import sys
 import warnings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import lib.quiet
@@ -25,8 +23,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from lib.arguments import parser
-from lib.costs import measured, resource, shown
+from lib.costs import measure, resource, shown
 from lib.files import write_json, write_text
+from lib.models import make_config
 from lib.tables import table
 from pythae.data.datasets import DatasetOutput
 from pythae.models import VAE, VAEConfig
@@ -34,24 +33,17 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
 
 from pythae_geometric import (
-    VAE_DLM,
     BrownianMotionSampler,
     BrownianMotionSamplerConfig,
-    BrownianRVAE,
-    BrownianRVAEConfig,
-    ERManifoldVAE,
-    ERManifoldVAEConfig,
     MetricUniformHMCSampler,
     MetricUniformHMCSamplerConfig,
-    RicciAE,
-    RicciAEConfig,
-    VAE_DLM_Config,
 )
 from pythae_geometric.geometry import ConvergenceWarning
 
 SECONDS, BYTES = 60, 12 * 2**30
 MODELS = ["VAE", "RicciAE", "ERManifoldVAE", "VAE_DLM", "BrownianRVAE"]
 STEPS = [f"step of {name}" for name in MODELS]
+GEODESICS = "geodesics of BrownianRVAE, once an epoch"
 CODES, HMC, POSTERIOR, PULLBACK = (
     "MetricUniformHMC",
     "MetricUniformHMC, posteriors",
@@ -64,8 +56,7 @@ STUDIES = {
     "latent dimension": (
         "d",
         [2, 4, 8, 16, 32, 64, 128],
-        [*STEPS, "geodesics of BrownianRVAE, once an epoch"]
-        + [f"sample by {name}" for name in (CODES, HMC, POSTERIOR, PULLBACK)],
+        [*STEPS, GEODESICS] + [f"sample by {name}" for name in (CODES, HMC, POSTERIOR, PULLBACK)],
         {},
     ),
     "embeddings": (
@@ -99,16 +90,9 @@ class Embeddings(BaseEncoder):
 
 def build(name, d, side):
     """A model, with its default networks."""
-    shape = {"input_dim": (1, side, side), "latent_dim": d}
-    if name == "VAE":
-        return VAE(VAEConfig(**shape))
-    if name == "RicciAE":
-        return RicciAE(RicciAEConfig(**shape))
-    if name == "ERManifoldVAE":
-        return ERManifoldVAE(ERManifoldVAEConfig(input_dim=(1, side, side), manifold=f"torus({d})"))
-    if name == "VAE_DLM":
-        return VAE_DLM(VAE_DLM_Config(**shape))
-    return BrownianRVAE(BrownianRVAEConfig(**shape, num_centers=100, warmup_epochs=1))
+    fields = {"input_dim": (1, side, side), "latent_dim": d, "manifold": f"torus({d})"}
+    cls, config = make_config(name, **fields, num_centers=100, warmup_epochs=1)
+    return cls(config)
 
 
 def step(name, d, batch, side):
@@ -132,68 +116,51 @@ def step(name, d, batch, side):
 
 def sampler(name, d, points, centroids):
     """A sampler, not fitted, and its data."""
-    model = VAE(VAEConfig(input_dim=(d,), latent_dim=d), encoder=Embeddings())
+    width = 784 if name == PULLBACK else d  # of an image
+    data = torch.randn(points, width, generator=torch.Generator().manual_seed(0))
+    encoder = None if name == PULLBACK else Embeddings()
+    model = VAE(VAEConfig(input_dim=(width,), latent_dim=d), encoder)
     if name in (CODES, HMC):
-        config = MetricUniformHMCSamplerConfig(
-            metric="codes" if name == CODES else "posteriors",
-            num_centroids=centroids,
-            mcmc_steps_nbr=10,
-            n_lf=5,
-            seed=0,
-        )
-        drawn = MetricUniformHMCSampler(model, config)
-    else:
-        metric = "posterior" if name == POSTERIOR else "pullback"
-        config = BrownianMotionSamplerConfig(metric=metric, time=1e-3, steps=20, seed=0)
-        drawn = BrownianMotionSampler(model, config)
-        if name == PULLBACK:  # of an image
-            drawn = BrownianMotionSampler(VAE(VAEConfig(input_dim=(784,), latent_dim=d)), config)
-    width = 784 if name == PULLBACK else d
-    return drawn, torch.randn(points, width, generator=torch.Generator().manual_seed(0))
+        fields = {"num_centroids": centroids, "mcmc_steps_nbr": 10, "n_lf": 5, "seed": 0}
+        metric = "codes" if name == CODES else "posteriors"
+        config = MetricUniformHMCSamplerConfig(metric=metric, **fields)
+        return MetricUniformHMCSampler(model, config), data
+    metric = "posterior" if name == POSTERIOR else "pullback"
+    config = BrownianMotionSamplerConfig(metric=metric, time=1e-3, steps=20, seed=0)
+    return BrownianMotionSampler(model, config), data
 
 
 def prepare(row, d, batch, side, points, centroids, samples):
-    """What is measured, as a function without arguments, and how often it may run."""
-    torch.manual_seed(0)
-    if row.startswith("step of "):
-        return step(row.removeprefix("step of "), d, batch, side)[0], 5
-    if row.startswith("geodesics"):
-        return step("BrownianRVAE", d, batch, side)[1].update, 2
-    act, name = (row[:3], row[len("fit of ") :]) if row[:3] == "fit" else ("", row[10:])
-    drawn, data = sampler(name, d, points, centroids)
-    if act == "fit":
-        return lambda: drawn.fit(data), 1
-    drawn.fit(data)
-    return lambda: drawn.sample_latent(samples), 1
-
-
-def measure(row, fields):
+    """What is measured, as a function without arguments."""
     warnings.simplefilter("ignore", ConvergenceWarning)
-    small = {"d": 2, "batch": 2, "side": 8, "points": 200, "centroids": 10, "samples": 2}
-    prepare(row, **small)[0]()  # loads what torch loads on first use
-    run, repeats = prepare(row, **fields)
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
-    costs = []
-    for _ in range(repeats):
-        with measured() as figures:
-            run()
-        costs.append(figures)
-    seconds = min(figures["processor_seconds"] for figures in costs)
-    return {"seconds": seconds, "megabytes": costs[0]["megabytes"]}
+    torch.manual_seed(0)
+    if row.startswith("step of "):
+        return step(row.removeprefix("step of "), d, batch, side)[0]
+    if row == GEODESICS:
+        return step("BrownianRVAE", d, batch, side)[1].update
+    act, name = re.fullmatch("(fit of|sample by) (.*)", row).groups()
+    drawn, data = sampler(name, d, points, centroids)
+    if act == "fit of":
+        return lambda: drawn.fit(data)
+    drawn.fit(data)
+    return lambda: drawn.sample_latent(samples)
 
 
-def child(row, fields):
-    """The measurement in another process, or why there is none."""
-    command = [sys.executable, __file__, "--one", row, json.dumps(fields)]
+def cost(row, fields):
+    """Seconds and megabytes of a cell, or why there are none."""
+    small = {"d": 2, "batch": 2, "side": 8, "points": 200, "centroids": 10, "samples": 2}
+    arguments = ((row, *(values[name] for name in FIXED)) for values in (fields, small))
+    repeats = 5 if row in STEPS else 2 if row == GEODESICS else 1
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=4 * SECONDS)
-    except subprocess.TimeoutExpired:
+        seconds, megabytes, _ = measure(prepare, *arguments, repeats, limit=4 * SECONDS)
+    except multiprocessing.TimeoutError:
         return "too long"
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-        return "memory" if "memory" in last.lower() or "alloc" in last else last or "killed"
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    except (MemoryError, RuntimeError) as error:
+        text = str(error) or "memory"
+        return "memory" if "memory" in text.lower() or "alloc" in text else text.splitlines()[-1]
+    return {"seconds": seconds, "megabytes": megabytes}
 
 
 def exponent(x, y):
@@ -215,7 +182,7 @@ def grow(study, quick):
     for row in rows:
         results[row] = {}
         for number in numbers:
-            result = child(row, {**fixed, field: number})
+            result = cost(row, {**fixed, field: number})
             results[row][number] = result
             print(f"{study} {number}, {row}: {result}", flush=True)
             if isinstance(result, str) or result["seconds"] > SECONDS:
@@ -274,15 +241,8 @@ def draw(results, path):
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--output-dir", default="outputs/scale")
-    p.add_argument("--quick", action="store_true", help="few and small numbers")
-    p.add_argument("--one", nargs=2, help="measure a row with fields in JSON, and print that")
-    args = p.parse_args()
+    args = parser(__doc__, "outputs/scale").parse_args()
     lib.quiet.settle(1)
-    if args.one:
-        print(json.dumps(measure(args.one[0], json.loads(args.one[1]))))
-        return
     results = {study: grow(study, args.quick) for study in STUDIES}
     text = (
         "# Growth of time and memory\n\n`python examples/benchmarks/scale.py`, one thread; chains "

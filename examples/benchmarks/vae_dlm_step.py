@@ -1,10 +1,9 @@
 """A training step of VAE-DLM, against the published algorithm and the plain encode-decode step.
 
-Loss, gradient and Adam step for the Burgers equation: 201 points, d = 6, networks of width 400,
-1,000 samples; time and peak memory of all in one run, each in a process of its own. The published
-algorithm takes the derivatives by reverse mode, one pass for each row of the Jacobian and one for
-each entry of the metric; its networks and its loss are those of VAE_DLM. The plain step is that of
-the "extended" VAE, the same networks without geometry.
+Loss, gradient and Adam step for the Burgers equation: 201 points, d = 6, networks of width 400.
+The published algorithm takes the derivatives by reverse mode, one pass for each row of the Jacobian
+and one for each entry of the metric; its networks and its loss are those of VAE_DLM. The plain step
+is that of the "extended" VAE, the same networks without geometry.
 
     python examples/benchmarks/vae_dlm_step.py [--quick]
 """
@@ -18,8 +17,7 @@ from pythae.data.datasets import DatasetOutput
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from lib.arguments import parser
-from lib.costs import measure, shown
-from lib.tables import table
+from lib.costs import side_by_side
 
 from pythae_geometric import VAE_DLM, VAE_DLM_Config
 
@@ -63,8 +61,8 @@ def published_loss(model, data):
     )
 
 
-def step(method, batch, width):
-    """A training step; it returns the loss."""
+def step(method, width, batch):
+    """A training step; it returns the loss (plain: None, it has another)."""
     torch.manual_seed(0)
     weights = {"metric_weight": 0.0, "flow_weight": 0.0} if method == "plain" else {}
     config = VAE_DLM_Config(input_dim=(STATES,), latent_dim=6, hidden_dim=width, **weights)
@@ -85,32 +83,16 @@ def step(method, batch, width):
         if method == "published":
             torch.nn.utils.clip_grad_value_(model.parameters(), 1.0)
         optimiser.step()
-        return float(loss.detach())
+        return None if method == "plain" else float(loss.detach())
 
     return run
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--quick", action="store_true", help="small batches, few repetitions")
-    quick = p.parse_args().quick
-    settings, repeats = ([(50, 50)], 1) if quick else ([(125, 400), (1000, 400)], 8)
-    rows = []
-    for batch, width in settings:
-        plain, ours, published = (
-            measure(step, (method, batch, width), (method, 2, 8), count)
-            for method, count in (
-                ("plain", repeats),
-                ("VAE_DLM", repeats),
-                ("published", max(1, repeats // 2)),
-            )
-        )
-        row = [f"{s * 1e3:.0f} ms, {shown(memory)}" for s, memory, _ in (plain, ours, published)]
-        row += [f"{ours[0] / plain[0]:.2f}", f"{published[0] / ours[0]:.2f}"]
-        rows.append([str(batch), str(width), *row, f"{abs(published[2] / ours[2] - 1):.1e}"])
-    ratios = "VAE_DLM / plain", "published / VAE_DLM", "relative difference of the losses"
-    print("One thread; least processor time of a step, and peak memory above the process before.")
-    print("\n".join(table(["batch", "width", "plain", "VAE_DLM", "published", *ratios], rows)))
+    quick = parser(__doc__).parse_args().quick
+    settings, repeats = ([(50, 50)], 1) if quick else ([(400, 125), (400, 1000)], 8)
+    methods = {"VAE_DLM": repeats, "plain": repeats, "published": max(1, repeats // 2)}
+    side_by_side(step, ["width", "batch"], settings, methods)
 
 
 if __name__ == "__main__":

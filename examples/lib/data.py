@@ -62,15 +62,8 @@ def load_data(name, folder="data"):
             f"{list(test.shape[1:])}: make both of one shape."
         )
     cut = len(images) - max(1, len(images) // 10)
-    known = labels is not None
-    return Data(
-        images[:cut],
-        labels[:cut] if known else None,
-        images[cut:],
-        labels[cut:] if known else None,
-        test,
-        test_labels,
-    )
+    kept, held = (None, None) if labels is None else (labels[:cut], labels[cut:])
+    return Data(images[:cut], kept, images[cut:], held, test, test_labels)
 
 
 def read_images(folder, part):

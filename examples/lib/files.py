@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 
+import torch
+
 
 @contextlib.contextmanager
 def replaced(path):
@@ -54,3 +56,11 @@ def kept(path, compute, *arguments):
         found = compute(*arguments)
         write_json(path, found)
     return found
+
+
+def kept_tensors(path, compute):
+    """The same of tensors."""
+    if not os.path.exists(path):
+        with replaced(path) as beside:
+            torch.save(compute(), beside)
+    return torch.load(path, weights_only=True)

@@ -17,9 +17,10 @@ from .samples import reconstructions
 COPY = 0.1
 
 
-def feature_measures(real, fake):
-    """Measures of features ``[N, D]`` of generated images against those of real ones."""
-    recall, precision = prd_scores(real, fake, seed=0)
+def feature_measures(real, fake, clusterings=10):
+    """Measures of features ``[N, D]`` of generated images against those of real ones. Most of the
+    time goes into the ``clusterings`` of recall and precision."""
+    recall, precision = prd_scores(real, fake, seed=0, repeats=clusterings)
     density, coverage = density_and_coverage(real, fake)
     return {
         "frechet": frechet_distance(real, fake),
@@ -33,8 +34,8 @@ def feature_measures(real, fake):
 class Judge:
     """The measures of generated images against the validation, and against the test images."""
 
-    def __init__(self, data, network, model):
-        self.data, self.network = data, network
+    def __init__(self, data, network, model, clusterings):
+        self.data, self.network, self.clusterings = data, network, clusterings
         self.real = {part: self.features(getattr(data, part)) for part in ("validation", "test")}
         # What a sample could copy, and how far from it new images are.
         decoded = [reconstructions(model, images) for images in (data.train, data.test)]
@@ -56,7 +57,8 @@ class Judge:
 
     def _one(self, part, images):
         apart = [nearest_distances(images, old)[0] / new for old, new in self.known]
-        return feature_measures(self.real[part], self.features(images)) | {
+        found = feature_measures(self.real[part], self.features(images), self.clusterings)
+        return found | {
             "nearest": float(apart[0].median()),
             "copies": float((torch.minimum(*apart) < COPY).double().mean()),
         }

@@ -18,22 +18,20 @@ centroids are 100 medoids of the posterior means, :math:`T = \max_i \min_{j \ne 
 
 The faults, all of them kept here:
 
-- The determinant is capped at 1e10. Where posteriors are narrow, :math:`\det G` is far larger than
-  this around every centroid, and the density is then constant there.
-- The gradient is not that of :math:`\log \pi`. The factor 1/2 of the square root is missing, so
-  that it is twice too long; :math:`\lambda` is counted once for each centroid, so that it is too
-  short where the weights are small; and it takes no notice of the cap. The Metropolis test repairs
-  this, at the price of rejected moves.
+- The determinant is capped at 1e10: around narrow posteriors the density is constant.
+- The gradient is not that of :math:`\log \pi`. The factor 1/2 of the square root is missing,
+  :math:`\lambda` is counted once for each centroid, and the cap is not noticed. The Metropolis test
+  repairs this, at the price of rejected moves.
 - Momenta are drawn with standard deviation 1/2, but the energy of a momentum :math:`\rho` is
   :math:`|\rho|^2 / 2`, as if it were 1. The Metropolis test does not repair this: the chain does
   not leave :math:`\pi` invariant.
 - The acceptance probability is :math:`e^{-H} / e^{-H_0}`. Both can underflow or overflow, and then
   the ratio is NaN and the move is rejected.
 - Chains start at the means of random training points, almost all of which are far from every
-  centroid, where the metric is flat. What comes out is mostly that mean plus isotropic noise. The
-  density is not proper either: the volume of the flat part is infinite.
+  centroid, where the metric is flat: what comes out is mostly that mean plus isotropic noise. The
+  density is not proper either.
 - Everything is computed from tensors ``[B, K, d, d]``, though only their diagonals differ from 0,
-  and the gradient at the end of a leapfrog step is computed again at the start of the next.
+  and each gradient but the first and last twice.
 """
 
 from typing import NamedTuple
@@ -116,21 +114,9 @@ def published_samples(
     batch_size=500,
     generator=None,
 ):
-    """Run a chain for each sample, and return where the chains ended.
-
-    Args:
-        metric: a :class:`PublishedMetric`.
-        means: posterior means ``[N, d]`` of all training points. Each chain starts at a random one.
-        num_samples: number of chains.
-        steps: steps of each chain.
-        leapfrog_steps: leapfrog steps in each step.
-        step_size: size of a leapfrog step.
-        batch_size: chains that run at the same time.
-        generator: source of randomness, on the device of ``means``.
-
-    Returns:
-        the last states ``[num_samples, d]``, and the share of all moves that were accepted.
-    """
+    """Run a chain for each sample, ``batch_size`` at a time, from random ``means`` ``[N, d]`` of
+    the posteriors of all training points: the last states ``[num_samples, d]``, and the share of
+    all moves that were accepted."""
     like = {"dtype": means.dtype, "device": means.device, "generator": generator}
     samples, accepted = [], 0
     for first in range(0, num_samples, batch_size):

@@ -10,6 +10,7 @@ from pythae_geometric.evaluation import nearest_distances
 from pythae_geometric.models.decoder_map import DecoderMap
 
 from .costs import DEVICE
+from .figures import save
 from .files import slug
 
 
@@ -30,7 +31,7 @@ def keep_samples(model, images, data, folder, *key, count=12):
     torch.save(cells, os.path.join(folder, "samples", f"{slug(*key)}.pt"))
 
 
-def draw_samples(chosen, path, folder):
+def draw_samples(chosen, folder, name):
     """A picture of what was kept: a block of three rows for each ``(title, *key)``."""
     blocks = []
     for title, *key in chosen:
@@ -48,5 +49,4 @@ def draw_samples(chosen, path, folder):
         plotting.image_grid(cells.flatten(0, 1), columns=cells.shape[1], ax=ax)
         ax.set_title(title, fontsize=9)
     figure.suptitle("Sample, nearest training image, its reconstruction", fontsize=10)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    save(figure, folder, name)

@@ -1,11 +1,34 @@
-"""Markdown tables, and figures with their spread."""
+"""Reports in Markdown: pages, tables, and figures with their spread."""
 
+import os
+import pathlib
 import statistics
+
+from .files import write_json, write_text
+
+PAGES = pathlib.Path(__file__).parent / "pages"
+
+
+def page(name, **parts):
+    """The text of ``pages/NAME.md`` with its ``{parts}`` filled in, and each paragraph on one line.
+    A part that is a list has lines of its own."""
+    text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    paragraphs = "\n\n".join(part.replace("\n", " ") for part in text.strip().split("\n\n"))
+    lines = {key: "\n".join(p) if isinstance(p, list) else p for key, p in parts.items()}
+    return paragraphs.format(**lines) + "\n"
+
+
+def publish(folder, name, text, results):
+    """Write a report and the numbers behind it; the report."""
+    base = os.path.join(folder, name)
+    write_json(f"{base}.json", results)
+    write_text(f"{base}.md", text)
+    return text
 
 
 def table(header, rows):
-    """The lines of a table, of cells that are text already."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    """The lines of a table."""
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (header, *rows)]
     return [lines[0], "|---" * len(header) + "|", *lines[1:]]
 
 
@@ -17,6 +40,11 @@ def spread(values, digits=2, of_mean=False):
     return f"{statistics.fmean(values):.{digits}f} ± " + (
         "—" if len(values) == 1 else f"{deviation(values, of_mean):.{digits}f}"
     )
+
+
+def spreads(rows, keys, digits=2, of_mean=False):
+    """Cells of several figures of rows; of a row that lacks one it is left out."""
+    return [spread([row.get(key) for row in rows], digits, of_mean) for key in keys]
 
 
 def deviation(values, of_mean=False):

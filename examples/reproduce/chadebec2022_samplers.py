@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from lib.costs import DEVICE, SECONDS, measured
 from lib.data import load_data
-from lib.files import replaced
+from lib.files import kept_tensors
 from lib.models import find
 from lib.networks import decoder, encoder
 from lib.published_hmc import PublishedMetricByProducts, published_samples
@@ -67,9 +67,10 @@ class Budget(NamedTuple):
     centroids: tuple = (10, 50, 100, 200, 500, 1000)
     regularizations: tuple = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     images: tuple = (1000, 2000, 5000, 10_000)
+    clusterings: int = 10  # of the images of a row
 
 
-QUICK = Budget((2, 4), 1, 3, (20, 100), (0.01, 1.0), (150,))
+QUICK = Budget((2, 4), 1, 3, (20, 100), (0.01, 1.0), (150,), 1)
 
 
 def split(data):
@@ -98,13 +99,15 @@ class Judge:
 
     @cached_property
     def network(self):
-        data, path = self.data, os.path.join(self.args.output_dir, f"features-{self.args.data}.pt")
-        if not os.path.exists(path):
-            found = train_feature_network(data.train, data.train_labels, 0, FEATURE_EPOCHS)
-            with replaced(path) as beside:
-                torch.save(found.state_dict(), beside)
+        def fit():
+            labels = self.data.train_labels
+            found = train_feature_network(self.data.train, labels, 0, FEATURE_EPOCHS)
+            return found.state_dict()
+
+        path = os.path.join(self.args.output_dir, f"features-{self.args.data}.pt")
+        data = self.data
         network = FeatureNetwork(data.train.shape[1:], int(data.train_labels.max()) + 1)
-        network.load_state_dict(torch.load(path, weights_only=True))
+        network.load_state_dict(kept_tensors(path, fit))
         return network.eval().requires_grad_(False)
 
     @cached_property
@@ -246,11 +249,9 @@ def caught(model, sampler, count):
 
 def of_pythae(sampler_class):
     """A sampler that is not fitted."""
-
-    def fit(case, seed):
-        return lambda count: (caught(case.model, sampler_class(case.model), count), {})
-
-    return fit
+    return lambda case, seed: (
+        lambda count: (caught(case.model, sampler_class(case.model), count), {})
+    )
 
 
 def rhvae_own(case, seed):
@@ -270,25 +271,23 @@ def fitted_mixture(case, number):
     """A Gaussian mixture of the codes, with the likelihood of held-out codes; kept.
 
     pythae's own sampler fits draws of the posteriors instead of their means."""
-    path = os.path.join(case.args.output_dir, "mixtures", f"{case.name}-{number}.pt")
-    if not os.path.exists(path):
+
+    def fit():
         codes, held_out = case.codes, case.encode(case.data.validation)
         with measured() as figures:
             mixture = GaussianMixture(number, max_iter=2000, random_state=case.seed)
             mixture.fit(codes.numpy())
-        parameters = mixture.weights_, mixture.means_, mixture.covariances_
-        with replaced(path) as beside:
-            torch.save(
-                {
-                    "number": number,
-                    "parameters": [torch.as_tensor(p).double() for p in parameters],
-                    "likelihood": float(mixture.score(held_out.numpy())),
-                    "seconds": figures[SECONDS],
-                },
-                beside,
-            )
         print(f"  mixture of {number} for {case.name}: {figures[SECONDS]:.0f} s", flush=True)
-    return torch.load(path, weights_only=True)
+        parameters = mixture.weights_, mixture.means_, mixture.covariances_
+        return {
+            "number": number,
+            "parameters": [torch.as_tensor(p).double() for p in parameters],
+            "likelihood": float(mixture.score(held_out.numpy())),
+            "seconds": figures[SECONDS],
+        }
+
+    name = f"{case.name}-{number}.pt"
+    return kept_tensors(os.path.join(case.args.output_dir, "mixtures", name), fit)
 
 
 def draws_of(mixture, seed, **kept):
@@ -303,10 +302,6 @@ def draws_of(mixture, seed, **kept):
         return codes.float(), {"fit_seconds": mixture["seconds"], **kept}
 
     return draw_codes
-
-
-def mixture_of_10(case, seed):
-    return draws_of(fitted_mixture(case, 10), seed)
 
 
 def chosen_mixture(case, seed):
@@ -330,9 +325,8 @@ def metric_uniform(case, seed, **settings):
 
 
 def paper_sampler(case, seed, **settings):
-    if case.args.quick:
-        settings["mcmc_steps_nbr"] = case.args.budget.steps
-    return metric_uniform(case, seed, metric="posteriors", **settings)
+    steps = {"mcmc_steps_nbr": case.args.budget.steps}
+    return metric_uniform(case, seed, metric="posteriors", **steps, **settings)
 
 
 def published(case, seed, **settings):
@@ -363,14 +357,6 @@ def run_chains(sampler):
     return draw_codes
 
 
-def paper(case, seed, **settings):
-    return run_chains(paper_sampler(case, seed, **settings))
-
-
-def ours(case, seed, **settings):
-    return run_chains(metric_uniform(case, seed, **settings))
-
-
 # Bounds for any sampler: images themselves, and images that went through the model.
 
 
@@ -391,11 +377,11 @@ SAMPLERS = {
     VAMP_PRIOR: of_pythae(VAMPSampler),
     RHVAE_OWN: rhvae_own,
     MAF: maf,
-    MIXTURE: mixture_of_10,
+    MIXTURE: lambda case, seed: draws_of(fitted_mixture(case, 10), seed),
     CHOSEN: chosen_mixture,
     PUBLISHED: published,
-    PAPER: paper,
-    OURS: ours,
+    PAPER: lambda case, seed, **settings: run_chains(paper_sampler(case, seed, **settings)),
+    OURS: lambda case, seed, **settings: run_chains(metric_uniform(case, seed, **settings)),
     TRAINING: training_images,
     REBUILT_TEST: rebuilt("test"),
     REBUILT_TRAINING: rebuilt("train"),

@@ -4,27 +4,18 @@
         [--steps 5500] [--batch-size 125] [--device cpu]
 
 Four methods of the same code, trained by pythae's trainer on the same 5,000 solutions for the same
-number of steps:
-
-  VAE                 the decoder sees (u, t) itself (manifold_map=False)
-  VAE, extended       the networks of VAE-DLM without geometry: metric and flow have weight 0
-  VAE-DLM             metric match and flow residual with weight 1
-  VAE-DLM, penalty    the same, and the eigenvalue penalty with weight 1
-
-The source names its two variants "unweighted" and "weighted" and does not say what is weighted; the
-penalty here is a reading of ours. Errors are relative L1 against the clean solution, decoded from
-the posterior mean of the state at time 0, which is perturbed in four ways. A fifth training, of a
-fifth of the steps, drops the steady term (alpha = 0) for the figure on degeneracy.
-
-Results are written as each method finishes, and a run that was interrupted goes on with the next
-method. Writes ``gracyk2024.md``, ``gracyk2024_METHOD.json``, the trained models and the pictures.
+number of steps: see METHODS. The source names two variants, "unweighted" and "weighted", and does
+not say what is weighted; the penalty here is a reading of ours. Errors are relative L1 against the
+clean solution, decoded from the posterior mean of the state at time 0, which is perturbed in four
+ways. A fifth training, of a fifth of the steps, drops the steady term (alpha = 0) for the figure on
+degeneracy. A run that was interrupted goes on with the next method.
 """
 
 import json
+import math
 import os
 import pathlib
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -32,8 +23,10 @@ import lib.quiet
 import matplotlib.pyplot as plt
 import torch
 from lib.arguments import at_least, parser
-from lib.files import read_json, replaced, write_json, write_text
-from lib.tables import spread, table
+from lib.costs import measured
+from lib.figures import save
+from lib.files import kept_tensors, read_json, replaced, write_json, write_text
+from lib.tables import page, spread, table
 from lib.training import fit
 from pythae.models import AutoModel
 from pythae.trainers.training_callbacks import TrainingCallback
@@ -44,9 +37,9 @@ from pythae_geometric.data.trajectories import TrajectoryDataset
 
 NO_GEOMETRY = {"metric_weight": 0.0, "flow_weight": 0.0}
 METHODS = {
-    "VAE": {"manifold_map": False, **NO_GEOMETRY},
-    "VAE, extended": NO_GEOMETRY,
-    "VAE-DLM": {},
+    "VAE": {"manifold_map": False, **NO_GEOMETRY},  # the decoder sees (u, t) itself
+    "VAE, extended": NO_GEOMETRY,  # the networks of VAE-DLM
+    "VAE-DLM": {},  # metric match and flow residual with weight 1
     "VAE-DLM, penalty": {"eigenvalue_weight": 1.0},
 }
 WITHOUT_STEADY_TERM = "VAE-DLM, alpha = 0"
@@ -139,21 +132,20 @@ def diagonal(model, x0):
     }
 
 
-def train(name, fields, data, test, steps, args, weight_decay=0.0):
-    """Train a method, or read what an earlier run left of it."""
-    key = name + (", decay" if weight_decay else "")
-    key = "gracyk2024_" + "".join(c if c.isalnum() else "_" for c in key)
+def train(name, fields, data, test, args, weight_decay=0.0, share=1):
+    """Train a method for a share of the steps, or read what an earlier run left of it."""
+    key = f"gracyk2024_{name}{', decay' * bool(weight_decay)}"
+    key = "".join(c if c.isalnum() else "_" for c in key)
     path = os.path.join(args.output_dir, key)
     batch = min(args.batch_size, len(data.trajectories))
     per_epoch = -(-len(data.trajectories) // batch)
-    epochs = max(1, round(steps / per_epoch))
+    epochs = max(1, round(args.steps // share / per_epoch))
     settings = {
         "steps": epochs * per_epoch,
         "batch size": batch,
         "solutions": len(data.trajectories),
         "learning rate": LEARNING_RATE,
-        **({"weight decay": weight_decay} if weight_decay else {}),
-    }
+    } | ({"weight decay": weight_decay} if weight_decay else {})
     result = read_json(path + ".json")
     if result is not None and result["settings"] == settings:
         return result, AutoModel.load_from_folder(path)
@@ -162,28 +154,24 @@ def train(name, fields, data, test, steps, args, weight_decay=0.0):
     model = VAE_DLM(VAE_DLM_Config(input_dim=(201,), **args.sizes, **fields))
     progress = Progress(model, sets, truth, per_epoch, max(1, epochs // 25))
     print(f"{key}: {settings['steps']} steps", flush=True)
-    begin, cpu = time.perf_counter(), time.process_time()
-    folder = fit(
-        model,
-        TrajectoryDataset(*data[:2]),
-        os.path.join(args.output_dir, "training"),
-        callbacks=[progress],
-        num_epochs=epochs,
-        learning_rate=LEARNING_RATE,
-        per_device_train_batch_size=batch,
-        optimizer_cls="AdamW",  # Adam, where there is no decay
-        optimizer_params={"weight_decay": weight_decay},
-        scheduler_cls="CosineAnnealingLR",
-        scheduler_params={"T_max": epochs, "eta_min": LEARNING_RATE / 100},
-        no_cuda=args.device == "cpu",
-        keep_best_on_train=True,
-    )
-    result = {
-        "settings": settings,
-        "seconds": time.perf_counter() - begin,
-        "cpu seconds": time.process_time() - cpu,
-        "progress": progress.record,
-    }
+    with measured() as spent:
+        folder = fit(
+            model,
+            TrajectoryDataset(*data[:2]),
+            os.path.join(args.output_dir, "training"),
+            callbacks=[progress],
+            num_epochs=epochs,
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=batch,
+            optimizer_cls="AdamW",  # Adam, where there is no decay
+            optimizer_params={"weight_decay": weight_decay},
+            scheduler_cls="CosineAnnealingLR",
+            scheduler_params={"T_max": epochs, "eta_min": LEARNING_RATE / 100},
+            no_cuda=args.device == "cpu",
+            keep_best_on_train=True,
+        )
+    times = {"seconds": spent["wall_seconds"], "cpu seconds": spent["processor_seconds"]}
+    result = {"settings": settings, **times, "progress": progress.record}
     model = AutoModel.load_from_folder(folder)  # of the epoch with the lowest loss
     model.save(path)
     write_json(path + ".json", result)
@@ -193,148 +181,89 @@ def train(name, fields, data, test, steps, args, weight_decay=0.0):
 def report(results, errors, decayed, options):
     """The report: what ``train`` gave, and the errors ``{method: {set: [N, T]}}``, without and with
     weight decay."""
-    lines = [
-        "# VAE-DLM on the Burgers equation",
-        "",
-        f"`python examples/reproduce/gracyk2024.py{options}`",
-        "",
-    ]
-    settings = next(iter(results.values()))["settings"]
-    count = len(errors["VAE"]["in distribution"])
-    lines += [
-        f"Each method: {settings['steps']} steps of Adam on batches of {settings['batch size']}, "
-        f"from {settings['solutions']} solutions, with one random time each; learning rate "
-        f"{settings['learning rate']:g}, falling as a cosine to a hundredth. The seed is the same. "
-        f"Relative L1 error, mean ± standard deviation over {count} test solutions, against the "
-        "clean solution, decoded from the posterior mean.",
-        "",
-        '"published" is what the published weights give on the 1,000 test solutions of the full '
-        "run, with the same noise. Bold: the lowest of our four. The two VAE-DLM rows are the flow "
-        "with weight 1, and with the eigenvalue penalty too: the source's "
-        '"unweighted" and "weighted", as far as that can be told.',
-    ]
-    for set_name in SETS:
-        rows = []
-        means = {name: error[set_name].mean(0) for name, error in errors.items()}
-        best = torch.stack(list(means.values())).amin(0)
-        for name, error in errors.items():
-            parts = zip(means[name].tolist(), error[set_name].std(0).tolist(), strict=True)
-            cells = [f"{m:.4f} ± {s:.4f}" for m, s in parts]
-            cells = [f"**{c}**" if means[name][i] == best[i] else c for i, c in enumerate(cells)]
-            rows.append([name, *cells])
-        rows.append(["published", *(f"{x:.4f}" for x in PUBLISHED[set_name][0])])
-        lines += ["", f"## {set_name[0].upper() + set_name[1:]}", ""]
-        lines += table(["method", *(f"t = {t:g}" for t in TIMES)], rows)
-    lines += [
-        "",
-        "## Averages over the five times",
-        "",
-        "Mean ± standard error, median, and the gap to the methods without geometry on the same "
-        "states, ± its standard error (below 0: the geometric model is better). The deviations "
-        "above are large since some solutions are nearly 0, and their relative errors huge: "
-        "medians are about half of the means.",
-        "",
-        *summary(errors),
-        "",
-        f"The same with decoupled weight decay ({WEIGHT_DECAY:g}). The initial states span few "
-        "directions; in the others the first weights keep their initial values without it, and "
-        "noise passes through them.",
-        "",
-        *summary(decayed),
-    ]
-    averages = {
-        name: {key: mean_and_error(error.mean(1)) for key, error in sets.items()}
-        for name, sets in [
-            *errors.items(),
-            *((f"{n}, weight decay", e) for n, e in decayed.items()),
-        ]
-    }
-    lines += [
-        "",
-        "## Against the published weights",
-        "",
-        "Averages over the five times, mean ± standard error. In brackets: how far this is from "
-        "the published weights, in standard errors of the difference (below 0: ours is better). "
-        "They are those of two independent means, since the errors of the published weights on "
-        "single solutions were not kept; the solutions are the same, so the differences are "
-        "probably known better than this. Each method was trained once, and standard errors are "
-        "over the test solutions only.",
-        "",
-        *comparison(averages),
-        "",
-        "## What was to be shown",
-        "",
-        "Single times. Standard errors of a gap to the published errors are those of our mean "
-        "alone; those of the published means should be about as large.",
-        "",
-        *verdicts(errors),
-    ]
+    settings, sets = next(iter(results.values()))["settings"], []
+    for name in SETS:
+        sets += ["", f"## {name[0].upper() + name[1:]}", "", *set_table(name, errors)]
     spent = [
-        [name, str(r["settings"]["steps"]), f"{r['seconds']:.0f}", f"{r['cpu seconds']:.0f}"]
+        [name, r["settings"]["steps"], f"{r['seconds']:.0f}", f"{r['cpu seconds']:.0f}"]
         for name, r in results.items()
     ]
-    lines += ["", "## Time", ""]
-    lines += table(["method", "steps", "wall seconds", "processor seconds"], spent)
-    return "\n".join(lines) + "\n"
+    return page(
+        "gracyk2024",
+        options=options,
+        steps=settings["steps"],
+        batch=settings["batch size"],
+        solutions=settings["solutions"],
+        rate=LEARNING_RATE,
+        count=len(errors["VAE"]["in distribution"]),
+        sets=sets[1:],
+        averages=summary(errors),
+        decay=WEIGHT_DECAY,
+        decayed=summary(decayed),
+        against=comparison(errors | {f"{n}, weight decay": e for n, e in decayed.items()}),
+        verdicts=verdicts(errors),
+        spent=table(["method", "steps", "wall seconds", "processor seconds"], spent),
+    )
+
+
+def set_table(set_name, errors):
+    """Errors at each time, the lowest in bold."""
+    rows, means = [], {name: error[set_name].mean(0) for name, error in errors.items()}
+    best = torch.stack(list(means.values())).amin(0)
+    for name, error in errors.items():
+        parts = zip(means[name], error[set_name].std(0), means[name] == best, strict=True)
+        cells = [(f"{mean:.4f} ± {deviation:.4f}", lowest) for mean, deviation, lowest in parts]
+        rows.append([name, *(f"**{cell}**" if lowest else cell for cell, lowest in cells)])
+    rows.append(["published", *(f"{x:.4f}" for x in PUBLISHED[set_name][0])])
+    return table(["method", *(f"t = {t:g}" for t in TIMES)], rows)
 
 
 def summary(errors):
     """Averages over the times, and gaps to the methods without geometry, pair by pair."""
-    others = [name for name in errors if not name.startswith("VAE-DLM")]
-    rows = []
+    others, rows = [name for name in errors if not name.startswith("VAE-DLM")], []
     for set_name in SETS:
         average = {name: error[set_name].mean(1) for name, error in errors.items()}
         for name, value in average.items():
-            gaps = [
-                "" if name in others else spread(value - average[o], 4, of_mean=True)
-                for o in others
-            ]
-            rows.append(
-                [set_name, name, spread(value, 4, of_mean=True), f"{value.median():.4f}", *gaps]
-            )
+            pairs = [] if name in others else [value - average[other] for other in others]
+            cells = [spread(values, 4, of_mean=True) for values in (value, *pairs)]
+            gaps = cells[1:] or [""] * len(others)
+            rows.append([set_name, name, cells[0], f"{value.median():.4f}", *gaps])
     return table(["set", "method", "mean", "median", *(f"gap to {o}" for o in others)], rows)
 
 
-def mean_and_error(values):
-    return float(values.mean()), float(values.std()) / len(values) ** 0.5
-
-
-def comparison(averages):
-    """The averages ``{method: {set: (mean, standard error)}}`` beside the published ones."""
+def comparison(errors):
+    """Averages over the times beside the published ones."""
     rows = []
-    for set_name, (_, published) in PUBLISHED.items():
-        cells = [set_name, f"{published[0]:.4f} ± {published[1]:.4f}"]
-        for average in averages.values():
-            mean, error = average[set_name]
-            far = (mean - published[0]) / (error**2 + published[1] ** 2) ** 0.5
+    for set_name, (_, (published, its_error)) in PUBLISHED.items():
+        cells = [set_name, f"{published:.4f} ± {its_error:.4f}"]
+        for sets in errors.values():
+            values = sets[set_name].mean(1)
+            mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5
+            far = (mean - published) / math.hypot(error, its_error)
             cells.append(f"{mean:.4f} ± {error:.4f} ({far:+.1f})")
         rows.append(cells)
-    return table(["set", "published", *averages], rows)
+    return table(["set", "published", *errors], rows)
 
 
 def verdicts(errors):
     """Which cells of the claims hold; by how many standard errors those miss that do not."""
-    lines = []
+    lines, cells = [], 5 * (len(SETS) - 1)
     geometric = [name for name in errors if name.startswith("VAE-DLM")]
     for name in geometric:
         for set_name, (published, _) in PUBLISHED.items():
             missed = above(errors[name][set_name] - torch.tensor(published))
-            lines.append(
-                f"- {name}, {set_name}: at most the published errors at {5 - len(missed)} of 5 "
-                "times" + (f"; above at {', '.join(missed)}." if missed else ".")
-            )
+            held = f"at most the published errors at {5 - len(missed)} of 5 times"
+            misses = f"; above at {', '.join(missed)}" if missed else ""
+            lines.append(f"- {name}, {set_name}: {held}{misses}.")
         for other in (n for n in errors if n not in geometric):
             missed = [
                 f"set {set_name[0]}, {cell}"
                 for set_name in list(SETS)[1:]
                 for cell in above(errors[name][set_name] - errors[other][set_name])
             ]
-            cells = 5 * (len(SETS) - 1)
-            lines.append(
-                f"- {name} against {other}, out of distribution: at most its errors in "
-                f"{cells - len(missed)} of {cells} cells"
-                + (f"; above in {'; '.join(missed)}." if missed else ".")
-            )
+            held = f"at most its errors in {cells - len(missed)} of {cells} cells"
+            misses = f"; above in {'; '.join(missed)}" if missed else ""
+            lines.append(f"- {name} against {other}, out of distribution: {held}{misses}.")
     return lines
 
 
@@ -348,109 +277,101 @@ def above(gaps):
     ]
 
 
-def draw(results, models, without, test, data, folder):
-    """The figures, from the saved results and models."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+def subplots(count, width, height=3.5, **options):
+    return plt.subplots(1, count, figsize=(width, height), layout="constrained", **options)
+
+
+def draw_training(results, without, folder):
+    """The errors of all methods as training goes on; the metric with and without steady term."""
+    figure, axes = subplots(2, 9)
     for ax, set_name in zip(axes, list(SETS)[:2], strict=True):
         for name, result in results.items():
             record = result["progress"]
             ax.semilogy([r["step"] for r in record], [r[set_name] for r in record], label=name)
         ax.set(title=set_name, xlabel="training step", ylabel="relative L1 error, mean over times")
     axes[0].legend(fontsize=8)
-    save(figure, folder, "robustness")
+    save(figure, folder, "gracyk2024_robustness.png")
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for label, result, style in (
-        ("with steady term", results["VAE-DLM"], "-"),
-        ("without (alpha = 0)", without, "--"),
+    figure, axes = subplots(2, 9)
+    with_term, last = results["VAE-DLM"]["progress"], without["progress"][-1]["step"]
+    with_term = [r for r in with_term if r["step"] <= last] or with_term[:1]
+    for label, record, style in (
+        ("with steady term", with_term, "-"),
+        ("without (alpha = 0)", without["progress"], "--"),
     ):
-        last = without["progress"][-1]["step"]
-        record = [r for r in result["progress"] if r["step"] <= last] or result["progress"][:1]
         steps = [r["step"] for r in record]
-        for i in range(len(record[0]["diagonal"])):
+        for i, entry in enumerate(zip(*(r["diagonal"] for r in record), strict=True)):
             name = label if i == 0 else None
-            entry = [r["diagonal"][i] for r in record]
             axes[0].semilogy(steps, entry, style, color=f"C{i}", label=name)
-        axes[1].semilogy(
-            steps, [r["smallest eigenvalue"] for r in record], "k" + style, label=label
-        )
+        smallest = [r["smallest eigenvalue"] for r in record]
+        axes[1].semilogy(steps, smallest, "k" + style, label=label)
     axes[0].set(title="diagonal of $J^T J$, mean over codes, t = 1/2", xlabel="training step")
     axes[1].set(title="its smallest eigenvalue, median", xlabel="training step")
     for ax in axes:
         ax.legend(fontsize=8)
-    save(figure, folder, "degeneracy")
+    save(figure, folder, "gracyk2024_degeneracy.png")
 
-    model, truth = models["VAE-DLM"], test[0]
-    prediction = model.evolve(test[:1, 0].to(next(model.parameters())), data.times)[0].cpu()
+
+@torch.no_grad()
+def draw_solutions(models, test, data, args):
+    """A solution and its prediction, the manifold over time, and solutions from the prior."""
+    model, truth, folder = models["VAE-DLM"].cpu(), test[0], args.output_dir
+    prediction = model.evolve(test[:1, 0], data.times)[0]
     axes = plotting.trajectory_error(truth, prediction, data.times, data.grid)
-    save(axes[0].figure, folder, "solution")
-    animation = plotting.animate_trajectory(truth, prediction, data.times, data.grid, every=10)
-    path = os.path.join(folder, "gracyk2024_solution.gif")
-    with replaced(path) as beside:
+    save(axes[0].figure, folder, "gracyk2024_solution.png")
+    every = 100 if args.quick else 10  # frames take most of the time of a small run
+    animation = plotting.animate_trajectory(truth, prediction, data.times, data.grid, every=every)
+    with replaced(os.path.join(folder, "gracyk2024_solution.gif")) as beside:
         animation.save(beside, writer="pillow", dpi=60, fps=8)
     plt.close(animation._fig)
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    figure, axes = subplots(2, 9, 4)
     for ax, name in zip(axes, ("VAE, extended", "VAE-DLM"), strict=True):
-        with torch.no_grad():
-            u, _ = models[name].posterior(test[:, 0].to(next(models[name].parameters())))
-            z = [models[name].decoder.points(u, torch.full_like(u[:, :1], t)) for t in TIMES]
+        u, _ = models[name].cpu().posterior(test[:, 0])
+        z = [models[name].decoder.points(u, torch.full_like(u[:, :1], t)) for t in TIMES]
         plotting.manifold_over_time(torch.stack(z), TIMES, ax=ax).set_title(name)
-    save(figure, folder, "manifold")
+    save(figure, folder, "gracyk2024_manifold.png")
 
-    figure, axes = plt.subplots(1, 4, figsize=(11, 2.6), sharey=True, layout="constrained")
+    figure, axes = subplots(4, 11, 2.6, sharey=True)
     u = torch.randn(4, model.latent_dim, generator=torch.Generator().manual_seed(3))
-    for ax, point in zip(axes, u, strict=True):
-        for t in TIMES:
-            x = model.decoder(point[None].to(next(model.parameters())), t)["reconstruction"]
-            ax.plot(data.grid, x[0].detach().cpu(), color=plt.cm.viridis(t), label=f"t = {t:g}")
-        ax.set_xlabel("x")
+    for t in TIMES:
+        for ax, x in zip(axes, model.decoder(u, t)["reconstruction"], strict=True):
+            ax.plot(data.grid, x, color=plt.cm.viridis(t), label=f"t = {t:g}")
+            ax.set_xlabel("x")
     axes[0].legend(fontsize=7)
-    save(figure, folder, "generated")
-
-
-def save(figure, folder, name):
-    path = os.path.join(folder, f"gracyk2024_{name}.png")
-    with replaced(path) as beside:
-        figure.savefig(beside, dpi=100)
-    plt.close(figure)
+    save(figure, folder, "gracyk2024_generated.png")
 
 
 def load(count, folder):
     """The solutions to train on, made once."""
-    path = os.path.join(folder, f"burgers_{count}.pt")
-    if not os.path.exists(path):
-        begin = time.perf_counter()
-        found = burgers(count, generator=torch.Generator().manual_seed(0)).trajectories
-        print(f"{count} solutions in {time.perf_counter() - begin:.0f} s", flush=True)
-        with replaced(path) as beside:
-            torch.save(found, beside)
-    return burgers(1)._replace(trajectories=torch.load(path, weights_only=True))
+
+    def make():
+        return burgers(count, generator=torch.Generator().manual_seed(0)).trajectories
+
+    found = kept_tensors(os.path.join(folder, f"burgers_{count}.pt"), make)
+    return burgers(1)._replace(trajectories=found)
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--output-dir", default="outputs/gracyk2024")
+    p = parser(__doc__, "outputs/gracyk2024")
     p.add_argument("--steps", type=at_least(1), default=5500, help="of each method")
     p.add_argument("--batch-size", type=at_least(1), default=125)
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    p.add_argument("--quick", action="store_true", help="few steps, to see that it runs")
     args = p.parse_args()
     lib.quiet.settle(1)
-    args.sizes, count, tests, steps = {}, 5000, 1000, args.steps
+    args.sizes, count, tests = {}, 5000, 1000
     options = f" --steps {args.steps} --batch-size {args.batch_size}"
     if args.quick:
-        args.sizes, count, tests, steps = {"hidden_dim": 32}, 40, 10, 6
+        args.sizes, count, tests, args.steps = {"hidden_dim": 32}, 40, 10, 6
         args.batch_size, options = 20, " --quick"
     data = load(count, args.output_dir)
     test = burgers(tests, generator=torch.Generator().manual_seed(1)).trajectories
 
-    results, models, decayed = {}, {}, {}
-    for name, fields in METHODS.items():
-        results[name], models[name] = train(name, fields, data, test, steps, args)
-    for name in DECAYED:
-        _, decayed[name] = train(name, METHODS[name], data, test, steps, args, WEIGHT_DECAY)
-    without, _ = train(WITHOUT_STEADY_TERM, {"alpha": 0.0}, data, test, steps // 5, args)
+    found = {name: train(name, fields, data, test, args) for name, fields in METHODS.items()}
+    results, models = ({name: pair[i] for name, pair in found.items()} for i in (0, 1))
+    decayed = {name: train(name, METHODS[name], data, test, args, WEIGHT_DECAY)[1]
+               for name in DECAYED}  # fmt: skip
+    without, _ = train(WITHOUT_STEADY_TERM, {"alpha": 0.0}, data, test, args, share=5)
     sets, truth = perturbed(test[:, 0]), at_times(test)
     errors, decayed_errors = (
         {
@@ -459,7 +380,8 @@ def main():
         }
         for group in (models, decayed)
     )
-    draw(results, models, without, test[:SEEN], data, args.output_dir)
+    draw_training(results, without, args.output_dir)
+    draw_solutions(models, test[:SEEN], data, args)
     text = report(results, errors, decayed_errors, options)
     write_text(os.path.join(args.output_dir, "gracyk2024.md"), text)
     print(text)

@@ -3,31 +3,18 @@
     python examples/reproduce/kalatzis2020.py [--output-dir outputs/kalatzis2020] [--quick]
         [--data digits|FOLDER] [--dims 2 5 10] [--seeds 3]
 
-The R-VAE of K. Jurasz and P. Pietrzak's reproduction of Kalatzis et al. (ICML 2020), against a VAE
-with the same networks, the same precision network and the same budget, on the digits of
-scikit-learn, or on images in pythae's convention (``FOLDER/train_data.npz`` and
-``eval_data.npz``, key ``data`` in 0-255, channel first, and ``labels`` for table 2), such as
-``data/fashion_mnist``. Writes ``kalatzis2020.md``, ``kalatzis2020.json`` and the pictures.
+The R-VAE of K. Jurasz and P. Pietrzak's reproduction of Kalatzis et al. (ICML 2020), against VAEs
+with the same networks and the same budget, on the digits of scikit-learn, or on images in pythae's
+convention (``FOLDER/train_data.npz`` and ``eval_data.npz``): see VAE, FlatFree and Flat below.
 
-Four models, in two phases each:
-
-  VAE        posterior N(m(x), diag v(x)), prior N(0, I); sigma = 1 in the first phase, then
-             everything is trained
-  flat       a first phase as that of the R-VAE, without any prior; then the same posterior and a
-             prior N(a, diag b) with learned a and b, and the mean decoder fixed as in the R-VAE:
-             this differs from the R-VAE by its distributions alone
-  flat free  the same, with the mean decoder trained in the second phase too
-  R-VAE      BrownianRVAE
-
-Likelihood and negative ELBO are those of N(x; mu(z), sigma(z)^2) with all constants, in nats, on
-test data. For the R-VAE the geodesics are solved to convergence, two samples each test point.
-"published" is what the published code would report for the same R-VAE: posterior samples from a
-flat Gaussian that are scored as a heat kernel, ½ Σ |f(γ_i+1) - f(γ_i)|² over 16 points taken for
-l², and the absolute value of the difference.
+Negative ELBO is that of N(x; mu(z), sigma(z)^2) with all constants, in nats, on test data, two
+samples each test point, with converged geodesics. "published" is what the published code would
+report for the same R-VAE: posterior samples from a flat Gaussian that are scored as a heat kernel,
+½ Σ |f(γ_i+1) - f(γ_i)|² over 16 points taken for l², and the absolute value of the difference.
 """
 
+import itertools
 import math
-import os
 import pathlib
 import sys
 import tempfile
@@ -42,8 +29,8 @@ import numpy as np
 import torch
 from lib.arguments import at_least, parser
 from lib.data import digits, read_images
-from lib.files import write_json, write_text
-from lib.tables import grouped, spread, table
+from lib.figures import save
+from lib.tables import grouped, page, publish, spread, spreads, table
 from lib.training import fit
 from pythae.models.base.base_utils import ModelOutput
 from scipy.stats import gaussian_kde
@@ -66,7 +53,8 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class VAE(BrownianRVAE):
-    """The VAE to compare with: the same networks and phases, a flat posterior and prior."""
+    """Posterior N(m(x), diag v(x)), prior N(0, I); the same networks and phases as of the R-VAE:
+    sigma = 1 in the first, then everything is trained."""
 
     fixed_mean = False
 
@@ -122,7 +110,8 @@ class VAE(BrownianRVAE):
 
 
 class FlatFree(VAE):
-    """The training of the R-VAE, with flat distributions."""
+    """A first phase as that of the R-VAE, without any prior; then the same posterior as the VAE and
+    a prior N(a, diag b) with learned a and b."""
 
     def __init__(self, model_config, encoder=None, decoder=None):
         super().__init__(model_config, encoder, decoder)
@@ -152,6 +141,8 @@ class FlatFree(VAE):
 
 
 class Flat(FlatFree):
+    """With the mean decoder fixed as in the R-VAE: this differs from it by its distributions."""
+
     fixed_mean = True
 
 
@@ -310,7 +301,7 @@ def draw_geodesics(model, images, labels, folder):
         strips = model.decoder(points)["reconstruction"]
         title = f"Geodesic (above), line (below, {float(gain[pair]):.2f} times as long)"
         plotting.image_grid(strips, columns=len(t), title=title, ax=row)
-    figure.savefig(os.path.join(folder, "figure_1.png"), dpi=130)
+    save(figure, folder, "figure_1.png", dpi=130)
 
 
 @torch.no_grad()
@@ -329,129 +320,81 @@ def draw_motion(model, codes, folder):
     for path, colour in zip(paths, ("tab:red", "tab:orange", "tab:green", "black"), strict=True):
         plotting.draw_curves(ax, path[None], color=colour, linewidth=0.8)
     ax.set(xlabel="$z_1$", ylabel="$z_2$", title="Brownian motions from the prior's centre")
-    figure.savefig(os.path.join(folder, "figure_2.png"), dpi=130)
+    save(figure, folder, "figure_2.png", dpi=130)
 
 
-WHERE = ["d", "model", "distribution", "time"]
-
-
-def means(group, *keys):
-    return [np.mean([run[key] for run in group]) for key in keys]
+def mean(group, key):
+    return np.mean([run[key] for run in group])
 
 
 def gaps(groups, d):
     """The R-VAE minus the others, run by run, and what belongs to the R-VAE alone."""
-    ours = groups[d, "R-VAE"]
-    texts = []
+    ours, texts = groups[d, "R-VAE"], []
     for other in list(MODELS)[:-1]:
         pairs = zip(ours, groups[d, other], strict=True)
         texts.append(f"{spread([a['neg_elbo'] - b['neg_elbo'] for a, b in pairs])} ({other})")
-    published = spread([run["published"] for run in ours])
+    published, *mass = spreads(ours, ["published"]) + spreads(ours, ["log_normaliser"], 3)
     line = f"- d = {d}: {', '.join(texts)}. Published estimate for this R-VAE: {published}."
-    masses = [run["log_normaliser"] for run in ours if run["log_normaliser"] is not None]
-    if not masses:
+    if ours[0]["log_normaliser"] is None:
         return [line]
-    return [
-        line,
-        f"  Logarithm of the prior's mass, by quadrature: {spread(masses, 3)}. Added to "
-        "the negative ELBO, it gives that of the normalised prior.",
-    ]
+    quadrature = f"  Logarithm of the prior's mass, by quadrature: {mass[0]}. Added to "
+    return [line, quadrature + "the negative ELBO, it gives that of the normalised prior."]
 
 
-def report(runs, seconds, arguments):
+def report(runs, seconds, options):
     """The results as Markdown."""
     groups = grouped(runs, "d", "model")
     losses, scores, places = [], [], []
-    for (d, name), group in groups.items():
-        cells = [spread([run[key] for run in group]) for key in ("neg_elbo", "rec", "kl")]
-        losses.append([str(d), name, *cells, f"{means(group, 'kl_error')[0]:.2f}"])
+    for case, group in groups.items():
+        cells = spreads(group, ("neg_elbo", "rec", "kl"))
+        losses.append([*case, *cells, f"{mean(group, 'kl_error'):.2f}"])
         if group[0]["f1"]:
             f1 = np.array([run["f1"] for run in group])  # [runs, classifiers, classes]
             cells = [f"{value:.2f}" for value in f1.mean((0, 1))]
-            scores.append([str(d), name, *cells, spread(f1.mean(2).ravel())])
-        sigma, away = means(group, "sigma", "sigma_away")
+            scores.append([*case, *cells, spread(f1.mean(2).ravel())])
+        sigma, away = mean(group, "sigma"), mean(group, "sigma_away")
         for i, row in enumerate(group[0]["places"]):
             inside, outer = np.mean([run["places"][i]["place"] for run in group], axis=0)
             cells = [f"{inside:.2f}", f"{outer:.1f}", f"{sigma:.3f}", f"{away:.3g}"]
-            places.append([str(d), name, row["distribution"], str(row["time"]), *cells])
-    classes = [str(i) for i in range(len(scores[0]) - 3)] if scores else []
-    lines = [
-        "# Riemannian Brownian motion priors: results",
-        "",
-        f"`python examples/reproduce/kalatzis2020.py{arguments}`, {seconds / 60:.0f} minutes of "
-        "one core. Mean ± standard deviation over the runs; nats; test data.",
-        "",
-        "## Table 1: negative ELBO",
-        "",
-        *table(["d", "model", "neg. ELBO", "reconstruction", "KL", "KL standard error"], losses),
-        "",
-        "R-VAE minus the others, run by run:",
-        "",
-        *(line for d in dict.fromkeys(d for d, _ in groups) for line in gaps(groups, d)),
-        "",
-        "## Table 2: F1 of five MLPs on the codes",
-        "",
-        *table(["d", "model", *classes, "mean"], scores),
-        "",
-        "The deviation of the mean is over runs and classifiers.",
-        "",
-        "## Samples of the prior, and sigma",
-        "",
-        "Inside: share of samples as near to a training code as 99 of 100 test codes are. Reach: "
-        "their median distance (Mahalanobis) from the mean of the codes, that of test codes being "
-        "1. Brownian: motion of the R-VAE from its prior's centre for so many times the learned "
-        "time. Euclidean: motion in flat space, which after time 1 is the Gaussian fitted to the "
-        "codes. Sigma on the test codes, and on points five times as far from their mean.",
-        "",
-        *table([*WHERE, "inside", "reach", "sigma on codes", "sigma away"], places),
-        "",
-        "What a Brownian motion tends to is the volume of its metric, which is *larger* where "
-        "sigma grows: nothing holds a long motion among the codes. It only slows down away from "
-        "them, which the reach shows beside that of Euclidean motion, which grows as the root of "
-        "time.",
-    ]
-    return "\n".join(lines) + "\n"
+            places.append([*case, row["distribution"], row["time"], *cells])
+    classes = range(len(scores[0]) - 3) if scores else []
+    where = ["distribution", "time", "inside", "reach", "sigma on codes", "sigma away"]
+    header = ["neg. ELBO", "reconstruction", "KL", "KL standard error"]
+    return page(
+        "kalatzis2020",
+        options=options,
+        minutes=seconds / 60,
+        losses=table(["d", "model", *header], losses),
+        gaps=[line for d in dict.fromkeys(d for d, _ in groups) for line in gaps(groups, d)],
+        scores=table(["d", "model", *classes, "mean"], scores),
+        places=table(["d", "model", *where], places),
+    )
 
 
 def one_run(name, d, seed, data, budget):
     """A model of one kind, and the row of its results."""
     cls, ((images, labels), (test_images, test_labels)) = MODELS[name], data
-    config = BrownianRVAEConfig(
-        input_dim=tuple(images.shape[1:]),
-        latent_dim=d,
-        warmup_epochs=budget["phase"],
-        **budget["networks"],
-    )
-    model, seconds = train(cls, config, images, 2 * budget["phase"], seed)
+    shape, phase = {"input_dim": tuple(images.shape[1:]), "latent_dim": d}, budget["phase"]
+    config = BrownianRVAEConfig(**shape, warmup_epochs=phase, **budget["networks"])
+    model, seconds = train(cls, config, images, 2 * phase, seed)
     torch.manual_seed(seed)
     rec, kl = evaluate(model, test_images)
     with torch.no_grad():
         codes, test_codes = (model.encoder(x)["embedding"] for x in (images, test_images))
     is_rvae = cls is BrownianRVAE
-    run = {
-        "d": d,
-        "seed": seed,
-        "model": name,
-        "seconds": seconds,
-        "neg_elbo": float((rec + kl).mean()),
-        "rec": float(rec.mean()),
-        "kl": float(kl.mean()),
-        "kl_error": float(kl.std() / len(kl) ** 0.5),
-        "published": published_estimate(model, test_images) if is_rvae else None,
-        "log_normaliser": None,
-        "f1": [],
-        **explore(model, codes, test_codes, *budget["explore"]),
-    }
+    run = {"d": d, "seed": seed, "model": name, "seconds": seconds}
+    run |= {"neg_elbo": float((rec + kl).mean()), "rec": float(rec.mean())}
+    run |= {"kl": float(kl.mean()), "kl_error": float(kl.std() / len(kl) ** 0.5)}
+    run |= {"published": published_estimate(model, test_images) if is_rvae else None}
+    run |= {"log_normaliser": None, "f1": []}
+    run |= explore(model, codes, test_codes, *budget["explore"])
     if is_rvae and d == 2:
         run["log_normaliser"] = log_normaliser(model, codes, budget["resolution"])
     if labels is not None:
         f1 = class_f1(codes, labels, test_codes, test_labels, 0, budget["classifiers"])
         run["f1"] = f1.tolist()
-    print(
-        f"d = {d}, seed {seed}, {name}: negative ELBO {run['neg_elbo']:.2f} "
-        f"(KL {run['kl']:.2f}), {seconds:.0f} s",
-        flush=True,
-    )
+    elbo = f"negative ELBO {run['neg_elbo']:.2f} (KL {run['kl']:.2f})"
+    print(f"d = {d}, seed {seed}, {name}: {elbo}, {seconds:.0f} s", flush=True)
     return run, model, codes
 
 
@@ -460,48 +403,37 @@ QUICK = {"phase": 3, "classifiers": 1, "explore": (20, 10, (1, 2)), "resolution"
 
 
 def main():
-    p = parser(__doc__)
-    p.add_argument("--output-dir", default="outputs/kalatzis2020")
+    p = parser(__doc__, "outputs/kalatzis2020")
     p.add_argument("--data", default="digits", help="'digits', or a folder of images")
     p.add_argument("--dims", type=at_least(1), nargs="+", default=[2, 5, 10])
     p.add_argument("--seeds", type=at_least(1), default=3)
-    p.add_argument("--quick", action="store_true", help="few epochs, to see that it runs")
     args = p.parse_args()
     lib.quiet.settle(1)
     # Some test points lie where a straight line is no good start; their distance is an upper bound.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    os.makedirs(args.output_dir, exist_ok=True)
     begin = time.process_time()
 
-    data, budget = load(args.data), FULL
+    data, budget, networks = load(args.data), FULL, {"hidden_dims": (300, 300), "num_centers": 350}
+    if args.data == "digits":
+        networks = {"hidden_dims": (128, 64), "num_centers": 64}
     if args.quick:
         args.dims, args.seeds, budget = [2], 1, QUICK
         data = [
             [None if part is None else part[:count] for part in pair]
             for pair, count in zip(data, (300, 50), strict=True)
         ]
-    networks = {"hidden_dims": (300, 300), "num_centers": 350}
-    if args.data == "digits":
-        networks = {"hidden_dims": (128, 64), "num_centers": 64}
-    budget = budget | {"networks": networks}
-
     runs = []
-    for d in args.dims:
-        for seed in range(args.seeds):
-            for name in MODELS:
-                run, model, codes = one_run(name, d, seed, data, budget)
-                runs.append(run)
-                if name == "R-VAE" and d == 2 and seed == 0:
-                    draw_geodesics(model, *data[1], args.output_dir)
-                    draw_motion(model, codes, args.output_dir)
+    for d, seed, name in itertools.product(args.dims, range(args.seeds), MODELS):
+        run, model, codes = one_run(name, d, seed, data, budget | {"networks": networks})
+        runs.append(run)
+        if name == "R-VAE" and d == 2 and seed == 0:
+            draw_geodesics(model, *data[1], args.output_dir)
+            draw_motion(model, codes, args.output_dir)
 
     seconds = time.process_time() - begin
-    options = "" if args.data == "digits" else f" --data {args.data}"
-    base = os.path.join(args.output_dir, "kalatzis2020")
-    write_json(base + ".json", {"seconds": seconds, "runs": runs})
-    text = report(runs, seconds, options + " --quick" * args.quick)
-    write_text(base + ".md", text)
-    print(text)
+    options = ("" if args.data == "digits" else f" --data {args.data}") + " --quick" * args.quick
+    results = {"seconds": seconds, "runs": runs}
+    print(publish(args.output_dir, "kalatzis2020", report(runs, seconds, options), results))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,7 @@ class Loss(NamedTuple):
     rise: float = 2000.0
 
 
-# The weight 15, how it rises, and the length of the training were chosen on the Gaussians with the
-# seeds 10 to 13 and points that are not in the tables; 5 in the box on the first seed of the roll.
-# 60 was added when the first two seeds of the Gaussians had shown smaller errors at 15 than without
-# curvature. Perelman's functionals are not bounded below and take less.
+# How they were chosen is in the report. Perelman's functionals are not bounded below and take less.
 LOSSES = {
     "none": Loss("total_squared", "uniform", 0.0),
     "total_squared, box": Loss("total_squared", "uniform", 5.0),
@@ -86,9 +83,6 @@ QUICK = Length(400, (100, 100), (1, 2), (3, 2), 2)
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
-
-
-# The data
 
 
 def gaussians_problem(length):
@@ -161,9 +155,6 @@ def roll_problem(length):
     return Problem("Swiss roll", *data, sheet, sheet[:, 0], *length.roll, True, measure)
 
 
-# Training
-
-
 class Points(Dataset):
     """As many random points as an epoch has, of the part of the data that is active."""
 
@@ -201,7 +192,7 @@ class Second(Draw):
     half a cosine.
 
     With the decay, codes spread no more than reconstruction needs, which evens out their scale on
-    the roll. The Gaussians are better without: it draws the clouds together.
+    the roll; it draws the clouds of the Gaussians together.
     """
 
     rate = 5e-3

@@ -1,22 +1,17 @@
 """The published algorithm, which ours is compared with, is what its description says, with its
-faults; its benchmark is run with the others, in tests/test_examples.py."""
+faults; its benchmark is run with the others, in test_scripts.py."""
 
-import importlib
 import math
-import pathlib
 
 import pytest
 import torch
 
 from pythae_geometric.geometry import PosteriorMetric, hmc
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
-
 
 @pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module("lib.published_hmc")
+def module(lib):
+    return lib("published_hmc")
 
 
 def seeded(seed):
