@@ -16,7 +16,7 @@ from pythae.models import BaseAE
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ._checks import check_finite
+from ._checks import check_count, check_finite
 
 
 def as_tensor(values: object, name: str) -> torch.Tensor:
@@ -58,6 +58,38 @@ def batches(data: object, name: str, batch_size: int) -> Iterator[torch.Tensor]:
         yield from rows.split(batch_size)
     if shape is None:
         raise ValueError(f"{name} has no rows: at least one is needed.")
+
+
+def labelled_batches(
+    data: object, name: str, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The rows of a data set and their labels, ``[B, ...]`` each, read as they are asked for.
+
+    Args:
+        data: data set or ``DataLoader`` with items that are tuples, whose second part is the label,
+            or dictionaries with ``"data"`` and ``"labels"``; or such a dictionary of all rows.
+        name: what they are called in an error.
+        batch_size: B at the most, but for a ``DataLoader``, which has its own.
+
+    Raises:
+        TypeError: if they are not real numbers, or there are no labels.
+        ValueError: if rows have different shapes.
+    """
+    if isinstance(data, DataLoader):
+        pairs = ((_data_of(batch, name), _label_of(batch, name)) for batch in data)
+    elif isinstance(data, Mapping):
+        rows, labels = (as_tensor(part(data, name), name) for part in (_data_of, _label_of))
+        pairs = zip(rows.split(batch_size), labels.split(batch_size), strict=True)
+    elif _is_data_set(data):
+        items = _items(data)
+        chunks = iter(lambda: list(itertools.islice(items, batch_size)), [])
+        pairs = (
+            [[part(i, name) for i in chunk] for part in (_data_of, _label_of)] for chunk in chunks
+        )
+    else:
+        raise _without_labels(name)
+    for rows, labels in pairs:
+        yield as_tensor(rows, name), as_tensor(labels, f"The labels of {name}")
 
 
 def as_data(data: object, name: str) -> torch.Tensor:
@@ -142,6 +174,20 @@ def as_labels(labels: object, name: str, count: int) -> np.ndarray:
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(f"{name} contains NaN or infinity: remove those rows.")
     return labels
+
+
+def as_shape(shape: object, name: str) -> tuple[int, ...]:
+    """The shape of a data point: a list of whole numbers of at least 1, as a tuple.
+
+    Raises:
+        TypeError: if it is no list or tuple.
+        ValueError: if it is empty, or has other numbers.
+    """
+    if not isinstance(shape, list | tuple):
+        raise TypeError(f"{name} must be a tuple such as (1, 28, 28), got {shape!r}.")
+    if not shape:
+        raise ValueError(f"{name} must have one number at least, such as (1, 28, 28), got {shape}.")
+    return tuple(check_count(name, size, 1) for size in shape)
 
 
 def as_model(model: object) -> BaseAE:
@@ -294,3 +340,19 @@ def _data_of(item: object, name: str) -> object:
     if isinstance(item, list) and item and isinstance(item[0], torch.Tensor | np.ndarray):
         return item[0]
     return item
+
+
+def _label_of(item: object, name: str) -> object:
+    """The label of an item, or the labels of a batch."""
+    if isinstance(item, Mapping) and "labels" in item:
+        return item["labels"]
+    if isinstance(item, tuple | list) and len(item) > 1:
+        return item[1]
+    raise _without_labels(name)
+
+
+def _without_labels(name: str) -> TypeError:
+    return TypeError(
+        f"The networks of this model take labels, and {name} has none: pass labels, one for each "
+        "row, or take the model of one label, models.foreign.given(model, label)."
+    )

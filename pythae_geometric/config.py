@@ -47,8 +47,14 @@ class StrictConfig:
         """Build the config from its fields, also by names that they had in version 0.1.0.
 
         Raises:
+            TypeError: if it is no dictionary.
             ValueError: for a field that it does not have, or a value out of its range.
         """
+        if not isinstance(config_dict, dict):
+            raise TypeError(
+                f"A {cls.__name__} is built from a dictionary of its fields, got a "
+                f"{type(config_dict).__name__}."
+            )
         config_dict = {cls.former_names.get(k, k): v for k, v in config_dict.items()}
         known = [field.name for field in dataclasses.fields(cls) if field.init]
         unknown = sorted(set(config_dict) - set(known))
@@ -91,7 +97,8 @@ def read_config(json_path: str | os.PathLike) -> dict[str, Any]:
         ValueError: if it is no config.
     """
     try:
-        with open(json_path, "rb") as f:
+        # Not the path itself: a whole number would be taken for an open file, and closed.
+        with open(os.fspath(json_path), "rb") as f:
             return parse_config(f.read(), json_path)
     except FileNotFoundError:
         return parse_config(None, json_path)

@@ -102,13 +102,15 @@ def push_folder(
         token: of the Hub; None: that of ``hf auth login``.
         commit_message: None: one with the title.
     """
-    api = require("huggingface_hub", "hub").HfApi(token=token)
-    repo_id = api.create_repo(repo_id=hf_hub_path, private=private, exist_ok=True).repo_id
-    if not api.file_exists(repo_id, "README.md"):
+    api = require("huggingface_hub", "hub").HfApi()
+    repo = api.create_repo(repo_id=hf_hub_path, private=private, exist_ok=True, token=token)
+    repo_id = repo.repo_id
+    if not api.file_exists(repo_id, "README.md", token=token):
         with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as f:
             f.write(_CARD.format(title=title, code=code(repo_id)))
+    commit_message = commit_message or f"Upload {title}"
     api.upload_folder(
-        folder_path=folder, repo_id=repo_id, commit_message=commit_message or f"Upload {title}"
+        folder_path=folder, repo_id=repo_id, commit_message=commit_message, token=token
     )
     logger.info("Uploaded %s to %s.", title, repo_id)
 

@@ -10,6 +10,7 @@ from ._inputs import as_data, as_model, like
 from .geometry import Metric, PullbackMetric, evaluation_mode, geodesic, potential_path
 from .models.checks import check_data
 from .models.decoder_map import DecoderMap, decoder_space
+from .models.foreign import given, labels_for
 from .samplers.posteriors import code, decode
 
 
@@ -35,6 +36,7 @@ def interpolate(
     granularity: int = 10,
     steps: int = 32,
     iterations: int = 400,
+    labels=None,
 ) -> Interpolation:
     r"""Encode pairs of data points, join them by curves, and decode along the way.
 
@@ -51,12 +53,15 @@ def interpolate(
         granularity: number of points on each strip, at least 2.
         steps: number of steps of the curves' discretisation, even and at least 4.
         iterations: the most that the search for a curve may take, 1 or more.
+        labels: of the pairs, ``[B, ...]``, for models whose networks take them
+            (:mod:`~pythae_geometric.models.foreign`). Both ends of a
+            curve, and all that is between, have its label.
 
     Raises:
-        TypeError: if the inputs are not real numbers, the model is not pythae's, or ``metric`` is
-            no metric.
-        ValueError: if the inputs are not finite or their shapes are wrong, a number is out of
-            range, or ``path`` is unknown.
+        TypeError: if the inputs are not real numbers, the model is not pythae's, ``metric`` is no
+            metric, or labels are missing or not taken.
+        ValueError: if the inputs are not finite or their shapes are wrong, labels are not as many,
+            a number is out of range, or ``path`` is unknown.
 
     Warns:
         ConvergenceWarning: some curves did not converge.
@@ -81,6 +86,9 @@ def interpolate(
         )
     for name, x in ends.items():
         check_data(x, model.model_config, name)
+    if (labels := labels_for(model, labels, shapes[0][0])) is not None:
+        options = (path, metric, granularity, steps, iterations)
+        return _label_by_label(model, labels, *ends.values(), *options)
     with evaluation_mode(model):
         with torch.no_grad():
             start, end = (code(model, x) for x in ends.values())
@@ -101,3 +109,15 @@ def interpolate(
             z = decoder_space(model)(latent.flatten(0, 1))
             x = decode(model, z)
     return Interpolation(x.unflatten(0, latent.shape[:2]), latent, converged)
+
+
+def _label_by_label(model: BaseAE, labels: torch.Tensor, start, end, *options) -> Interpolation:
+    """The curves of all pairs, those of one label together."""
+    values, which = labels.unique(dim=0, return_inverse=True)
+    order, parts = [], []
+    for i, label in enumerate(values):
+        rows = (which == i).nonzero().flatten()
+        order.append(rows)
+        parts.append(interpolate(given(model, label), start[rows], end[rows], *options))
+    back = torch.cat(order).argsort()
+    return Interpolation(*(torch.cat(part)[back] for part in zip(*parts, strict=True)))

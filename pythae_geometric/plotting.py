@@ -32,7 +32,7 @@ def image_grid(images, columns: int | None = None, title: str | None = None, ax=
         ax: the ``Axes`` to draw on; None: those of a new figure.
 
     Raises:
-        TypeError: if the images are not real numbers.
+        TypeError: if the images are not real numbers, or ``ax`` is no ``Axes``.
         ValueError: if there are no images, they are of another shape or not finite, or ``columns``
             is out of range.
 
@@ -59,7 +59,7 @@ def image_grid(images, columns: int | None = None, title: str | None = None, ax=
     cells[:N, :, gap:, gap:] = images
     grid = cells.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     grid = torch.nn.functional.pad(grid, (0, 0, 0, gap, 0, gap), value=frame)
-    ax = ax or _new_axes(columns, rows)
+    ax = _axes(ax, columns, rows)
     ax.imshow(grid.numpy().squeeze(2) if channels == 1 else grid.numpy(), "gray", vmin=0, vmax=1)
     ax.set_axis_off()
     if title:
@@ -79,7 +79,8 @@ def latent_map(metric: Metric, points, labels=None, resolution: int = 200, ax=No
         ax: the ``Axes`` to draw on; None: those of a new figure.
 
     Raises:
-        TypeError: if the points are not real numbers, or ``metric`` is no metric.
+        TypeError: if the points are not real numbers, ``metric`` is no metric, or ``ax`` no
+            ``Axes``.
         ValueError: if the points are not in a plane or not finite, there is not one label for each,
             there are more than 20 words, or ``resolution`` is out of range.
     """
@@ -101,7 +102,7 @@ def latent_map(metric: Metric, points, labels=None, resolution: int = 200, ax=No
         volume = torch.cat([metric.log_volume(z) for z in grid.split(BATCH)])
     volume = volume.reshape(resolution, resolution).T.cpu().numpy()
 
-    ax = ax or _new_axes(10, 8)
+    ax = _axes(ax, 10, 8)
     extent = (low[0], high[0], low[1], high[1])
     picture = ax.imshow(volume, origin="lower", extent=extent, cmap="magma", aspect="auto")
     ax.figure.colorbar(picture, ax=ax, label="log volume")
@@ -144,10 +145,10 @@ def draw_curves(ax, curves, label: str | None = None, **style):
         style: of matplotlib's lines, such as ``color`` and ``linestyle``.
 
     Raises:
-        TypeError: if the curves are not real numbers.
+        TypeError: if the curves are not real numbers, or ``ax`` is no ``Axes``.
         ValueError: if they are not in a plane, or not finite.
     """
-    curves = _numbers(curves, "curves")
+    curves, ax = _numbers(curves, "curves"), _given_axes(ax, "ax")
     if curves.ndim != 3 or curves.shape[2] != 2:
         raise ValueError(f"Curves over a map must be [B, T, 2], got {list(curves.shape)}.")
     limits = ax.get_xlim(), ax.get_ylim()
@@ -180,13 +181,16 @@ def trajectory_error(truth, prediction, times, grid, axes=None):
         The three ``Axes``.
 
     Raises:
-        TypeError: if they are not real numbers.
+        TypeError: if they are not real numbers, or ``axes`` are not three ``Axes``.
         ValueError: if the shapes do not fit, or numbers are not finite.
     """
     truth, prediction, times, grid = _trajectories(truth, prediction, times, grid)
     if axes is None:
         pyplot = require("matplotlib.pyplot", "viz")
         axes = pyplot.subplots(1, 3, figsize=(11, 3), sharey=True, layout="constrained")[1]
+    if np.shape(axes) != (3,):
+        raise TypeError(f"axes must be three matplotlib Axes, or None, got {axes!r}.")
+    axes = [_given_axes(ax, "axes") for ax in axes]
     error = prediction - truth
     height, extent = abs(truth).max(), (times[0], times[-1], grid[0], grid[-1])
     for ax, values, title, limit in (
@@ -258,7 +262,7 @@ def manifold_over_time(points, times, ax=None):
         ax: the ``Axes`` to draw on; None: those of a new figure.
 
     Raises:
-        TypeError: if they are not real numbers.
+        TypeError: if they are not real numbers, or ``ax`` is no ``Axes``.
         ValueError: if the shapes do not fit, or numbers are not finite.
     """
     points, times = _numbers(points, "points"), _numbers(times, "times")
@@ -269,7 +273,7 @@ def manifold_over_time(points, times, ax=None):
         )
     flat = points.reshape(-1, points.shape[2]) - points.mean((0, 1))
     plane = flat @ np.linalg.svd(flat, full_matrices=False).Vh[:2].T
-    ax = ax or _new_axes(9, 7)
+    ax = _axes(ax, 9, 7)
     colours = times.repeat(points.shape[1])
     scatter = ax.scatter(*plane.T, c=colours, cmap="viridis", s=5, linewidths=0)
     ax.figure.colorbar(scatter, ax=ax, label="t")
@@ -296,6 +300,15 @@ def _numbers(values, name: str) -> np.ndarray:
     return values.cpu().numpy()
 
 
-def _new_axes(columns: float, rows: float):
+def _axes(ax, columns: float, rows: float):
+    """The ``Axes`` that were given, or those of a new figure of such a size."""
+    if ax is not None:
+        return _given_axes(ax, "ax")
     pyplot = require("matplotlib.pyplot", "viz")
     return pyplot.subplots(figsize=(0.7 * columns, 0.7 * rows), layout="constrained")[1]
+
+
+def _given_axes(ax, name: str):
+    if not isinstance(ax, require("matplotlib.axes", "viz").Axes):
+        raise TypeError(f"{name} must be matplotlib Axes, got {ax!r}: pyplot.subplots()[1] is one.")
+    return ax

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from .._checks import check_count, check_finite, check_generator, check_number
+from .._checks import check_count, check_finite, check_flag, check_generator, check_number
 from .._inputs import as_data
 
 NUM_POINTS, NUM_TIMES = 201, 201
@@ -53,7 +53,8 @@ def burgers(
         Solutions in float32 at 201 times and 201 points.
 
     Raises:
-        TypeError: if ``generator`` is neither a generator nor None.
+        TypeError: if ``generator`` is neither a generator nor None, or ``progress`` is not True or
+            False.
         ValueError: if a number is out of range.
 
     Example:
@@ -63,6 +64,7 @@ def burgers(
     """
     num_samples = check_count("num_samples", num_samples, 1)
     check_generator(generator)
+    check_flag("progress", progress)
     a = 2 * torch.rand(num_samples, 3, dtype=torch.float64, generator=generator) - 1
     grid = torch.arange(NUM_POINTS, dtype=torch.float64) * SPACING
     c = torch.cos(2 * math.pi * grid)

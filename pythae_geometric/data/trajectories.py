@@ -3,11 +3,11 @@
 import bisect
 import itertools
 
-import numpy as np
 import torch
 from pythae.data.datasets import DatasetOutput
 from torch.utils.data import Dataset
 
+from .._checks import check_flag
 from .._inputs import as_tensor
 
 
@@ -32,6 +32,8 @@ class TrajectoryDataset(Dataset):
             there: ``TrajectoryDataset(x[:, ::50], times[::50], random_time=False)``.
 
     Raises:
+        TypeError: if trajectories or times are not real numbers, or ``random_time`` is not True or
+            False.
         ValueError: if trajectories contain NaN or infinity or have states of different shapes, if
             there is only one time, or if the times are not increasing, not as many as the states,
             or do not begin together.
@@ -46,6 +48,7 @@ class TrajectoryDataset(Dataset):
     """
 
     def __init__(self, trajectories, times, random_time: bool = True):
+        check_flag("random_time", random_time)
         if _one_for_each(times):
             self.trajectories = [as_tensor(x, "trajectories").float() for x in trajectories]
             self.times = [as_tensor(t, "times").float() for t in times]
@@ -112,8 +115,8 @@ class TrajectoryDataset(Dataset):
 def _one_for_each(times) -> bool:
     """Whether there are times ``[T_i]`` for each trajectory, and not ``[T]`` for all."""
     if isinstance(times, list | tuple):
-        return any(np.ndim(t) > 0 for t in times)
-    return np.ndim(times) > 1
+        return any(isinstance(t, list | tuple) or getattr(t, "ndim", 0) > 0 for t in times)
+    return getattr(times, "ndim", 1) > 1
 
 
 def _check_times(times: torch.Tensor, count: int) -> None:

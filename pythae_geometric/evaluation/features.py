@@ -7,7 +7,7 @@ from torch import nn
 
 from .._checks import check_count
 from .._extras import require
-from .._inputs import as_images, as_labels
+from .._inputs import as_images, as_labels, as_shape
 
 EPOCHS = 60
 BATCH_SIZE = 100
@@ -23,12 +23,13 @@ class FeatureNetwork(nn.Module):
         num_classes: number of classes, at least 2.
 
     Raises:
+        TypeError: if ``input_dim`` is no tuple.
         ValueError: if a number is out of range.
     """
 
     def __init__(self, input_dim: tuple[int, ...], num_classes: int):
         super().__init__()
-        self.input_dim = tuple(check_count("input_dim", n, 1) for n in input_dim)
+        self.input_dim = as_shape(input_dim, "input_dim")
         num_classes = check_count("num_classes", num_classes, 2)
         channels, *sides = self.input_dim
         if len(sides) == 2 and min(sides) >= 16:

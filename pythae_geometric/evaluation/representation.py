@@ -13,9 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .._checks import check_count
-from .._inputs import as_data, as_labels, as_model, like
+from .._inputs import as_labels, as_model
 from ..geometry import evaluation_mode
-from ..models.checks import check_data
+from ..models.checks import data_for
 from ._checks import as_clouds
 
 
@@ -33,16 +33,18 @@ def reconstruction_error(model: BaseAE, images, batch_size: int = 500) -> float:
         TypeError: if the images are not real numbers, or the model is not pythae's.
         ValueError: if the images are of another shape or not finite, or ``batch_size`` is out of
             range.
+        ArithmeticError: if the reconstructions are not finite.
     """
     batch_size = check_count("batch_size", batch_size, 1)
     model = as_model(model)
-    images, total = _data_of(model, images), 0.0
+    images, total = data_for(model, images, "images"), 0.0
     # RHVAE, RAE_GP and others take gradients in evaluation too.
     with evaluation_mode(model), torch.enable_grad():
         # Of equal sizes: some models do not take a batch of one, which a rest may be.
         for x in images.tensor_split(math.ceil(len(images) / batch_size)):
             recon_x = model.reconstruct(x).detach()
             total += float((recon_x.reshape(x.shape) - x).square().sum())
+    _check_finite(total, model, "reconstructions")
     return total / images.numel()
 
 
@@ -66,20 +68,26 @@ def negative_log_likelihood(model: BaseAE, images, num_samples: int = 200) -> fl
             numbers.
         ValueError: if the images are of another shape or not finite, or ``num_samples`` is out of
             range.
+        ArithmeticError: if the likelihood is not finite.
     """
     num_samples = check_count("num_samples", num_samples, 1)
     model = as_model(model)
     if not hasattr(model, "get_nll"):
         raise TypeError(f"{model.model_name} has no get_nll: it has no likelihood to estimate.")
-    images = _data_of(model, images)
+    images = data_for(model, images, "images")
     with evaluation_mode(model), torch.enable_grad():
         # pythae draws whole batches: with n_samples < batch_size it would draw batch_size.
-        return -float(model.get_nll(images, n_samples=num_samples, batch_size=num_samples))
+        log_likelihood = model.get_nll(images, n_samples=num_samples, batch_size=num_samples)
+    _check_finite(float(log_likelihood), model, "likelihoods")
+    return -float(log_likelihood)
 
 
-def _data_of(model: BaseAE, images: object) -> torch.Tensor:
-    images = as_data(images, "images").to(like(model))
-    return check_data(images, model.model_config, "images")
+def _check_finite(value: float, model: BaseAE, what: str) -> None:
+    if not math.isfinite(value):
+        raise ArithmeticError(
+            f"The {what} of {model.model_name} are not finite, though the images are: its training "
+            "has diverged, or the images are not on the scale that it was trained on."
+        )
 
 
 def class_f1(

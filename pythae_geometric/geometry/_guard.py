@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ._checks import check_map
+
 _SCRIPT = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch._C.ScriptMethod)
 
 # Re-entrant: a metric that is differentiated may differentiate a map itself.
@@ -43,6 +45,7 @@ def evaluation_mode(f: Callable) -> Iterator[None]:
         >>> decoder.training
         True
     """
+    check_map(f)
     with _evaluating(_parts(f)):
         yield
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._checks import check_flag, check_points
+from ._checks import check_count, check_flag, check_generator, check_points, check_real
 from ._guard import guard
 from .derivatives import Immersion
 from .metric import DegenerateMetricError, Metric
@@ -148,12 +148,11 @@ def walk(
     start = check_points(start, "The starting points")
     if not bool(torch.isfinite(start).all()):
         raise ValueError("The starting points contain a value that is not finite.")
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps}.")
+    steps = check_count("steps", steps, 1)
     check_flag("drift", drift)
     check_flag("trajectory", trajectory)
-    if not isinstance(halvings, int) or halvings < 0:
-        raise ValueError(f"halvings must be an integer of at least 0, got {halvings}.")
+    halvings = check_count("halvings", halvings, 0)
+    check_generator(generator)
     dt = check_time(time, start, positive=False).expand(len(start)) / steps
 
     with guard(metric, start):
@@ -325,7 +324,11 @@ def _stream_beside(noise: torch.Tensor) -> torch.Generator:
 
 def check_time(time: float | torch.Tensor, z: torch.Tensor, positive: bool) -> torch.Tensor:
     """The times of a batch ``z [B, d]`` as ``[1]`` or ``[B]``."""
-    time = torch.as_tensor(time, dtype=z.dtype, device=z.device)
+    if not isinstance(time, torch.Tensor):
+        time = torch.tensor(check_real("The time", time), dtype=z.dtype)
+    if not time.is_floating_point():
+        raise TypeError(f"The time must be a floating-point number, got {time.dtype}.")
+    time = time.to(z)
     if time.ndim > 1 or (time.ndim == 1 and len(time) not in (1, len(z))):
         raise ValueError(
             f"The time must be a number or one for each of the {len(z)} points, "

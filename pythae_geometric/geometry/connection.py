@@ -30,6 +30,8 @@ def ricci(metric: Metric, z: torch.Tensor) -> torch.Tensor:
         DegenerateMetricError: the metric is not positive definite at some point.
     """
     z = check_points(z)
+    if not isinstance(metric, Metric):
+        raise TypeError(f"metric must be a geometry.Metric, got a {type(metric).__name__}.")
     with guard(metric, z):
         gamma, d_gamma = value_and_jacobian(metric.christoffel, z)
         trace = torch.einsum("biil->bl", gamma)

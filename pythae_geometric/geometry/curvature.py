@@ -12,7 +12,7 @@ import math
 import torch
 from torch import nn
 
-from ._checks import check_points
+from ._checks import check_count, check_number, check_points, check_tensor
 from ._guard import guard, owner_of
 from ._warnings import warn
 from .connection import metric_scalar_curvature
@@ -321,6 +321,7 @@ def gradient_norm_squared(f: Immersion, z: torch.Tensor, cholesky: torch.Tensor)
             f"The potential must give one number for each of the {len(z)} points, "
             f"but its derivative has {df.shape[1]} entries a point where z has {z.shape[1]}."
         )
+    check_tensor(cholesky, "The Cholesky factor")
     if cholesky.shape != (*z.shape, z.shape[1]):
         raise ValueError(
             f"The Cholesky factor must have shape {[*z.shape, z.shape[1]]}, "
@@ -334,6 +335,8 @@ def _log_measure(
     log_volume: torch.Tensor, log_weights: torch.Tensor | float | None, **values: torch.Tensor
 ) -> torch.Tensor:
     """Log of the measure that each point carries, with the shapes of all arguments checked."""
+    for name, value in {"log_volume": log_volume, **values}.items():
+        check_tensor(value, name)
     B = log_volume.shape
     if len(B) != 1 or B[0] == 0:
         raise ValueError(f"log_volume must have shape [B], one number a point, got {list(B)}.")
@@ -353,6 +356,11 @@ def _log_measure(
 
 def _log_gaussian_normaliser(tau: float | torch.Tensor, n: int) -> torch.Tensor | float:
     """``log (4 π τ)^{n/2}``."""
+    check_count("n", n, 1)
+    if not isinstance(tau, torch.Tensor):
+        check_number("tau", tau, above=0)
+    elif tau.numel() != 1:
+        raise ValueError(f"tau must be one number, got a tensor of shape {list(tau.shape)}.")
     if not tau > 0:
         raise ValueError(f"tau is a squared length and must be positive, got {float(tau):g}.")
     log_tau = tau.log() if isinstance(tau, torch.Tensor) else math.log(tau)

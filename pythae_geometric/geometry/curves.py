@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._checks import check_points
+from ._checks import check_count, check_number, check_points
 from ._warnings import warn
 from .lbfgs import minimise
 from .metric import Metric
@@ -66,9 +66,14 @@ class Curve:
                 curves, gives ``[B, T, d]``) or ``[B, T]`` (times for each curve, ``[B, T, d]``).
 
         Raises:
+            TypeError: times that are no floating-point numbers.
             ValueError: a time outside ``[0, 1]``, or a shape that is none of these.
         """
-        t = torch.as_tensor(t, dtype=self.nodes.dtype, device=self.nodes.device)
+        if not isinstance(t, torch.Tensor):
+            t = torch.tensor(check_number("t", t, least=0), dtype=self.nodes.dtype)
+        if not t.is_floating_point():
+            raise TypeError(f"The times must be floating-point numbers, got {t.dtype}.")
+        t = t.to(self.nodes)
         B, N = len(self.nodes), self.nodes.shape[1] - 1
         if t.ndim > 2 or (t.ndim == 2 and len(t) != B):
             raise ValueError(
@@ -323,10 +328,8 @@ def check_ends(
     for name, points in zip(names, (x, y), strict=True):
         if not bool(torch.isfinite(points).all()):
             raise ValueError(f"The end points {name} contain a value that is not finite.")
-    if steps < 4 or steps % 2:
+    if check_count("steps", steps, 4) % 2:
         raise ValueError(f"steps must be an even number of at least 4, got {steps}.")
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}.")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be positive, got {tolerance}.")
+    check_count("iterations", iterations, 1)
+    check_number("tolerance", tolerance, above=0)
     return x, y

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch.func import jvp, vmap
 
-from ._checks import check_points, check_vectors, value_of
+from ._checks import check_map, check_points, check_vectors, value_of
 from ._formulas import Formulas, Pure
 from ._guard import guard
 
@@ -201,4 +201,5 @@ def _basis(z: torch.Tensor) -> torch.Tensor:
 
 def _checked(f: Immersion, z: torch.Tensor) -> Immersion:
     """``f`` with the shape and the type of its value checked."""
+    check_map(f)
     return lambda y: value_of(f(y), len(z))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from ._checks import check_points
+from ._checks import check_count, check_points
 from ._warnings import warn
 from .curves import ConvergenceWarning, check_ends
 from .derivatives import Immersion
@@ -64,8 +64,7 @@ def distance_matrix(
     """
     metric = as_metric(immersion_or_metric)
     x, others = _check_sets(x, x if y is None else y, steps, iterations, tolerance)
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    batch_size = check_count("batch_size", batch_size, 1)
     N, M = len(x), len(others)
     distances = x.new_zeros(N, M)
     pairs = N * M if y is not None else N * (N - 1) // 2

@@ -16,6 +16,16 @@ from typing import NamedTuple
 
 import torch
 
+from ._checks import (
+    check_count,
+    check_generator,
+    check_map,
+    check_number,
+    check_real,
+    check_tensor,
+    check_vectors,
+)
+
 LogProbAndGrad = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 # A trajectory whose energy error is larger than this has left the level set for good (as in Stan).
@@ -66,14 +76,8 @@ def init(log_prob_and_grad: LogProbAndGrad, position: torch.Tensor) -> HMCState:
     Raises:
         ValueError: if the shape is wrong, or the target or its gradient is not finite there.
     """
-    if position.dim() != 2:
-        raise ValueError(f"Chains must start at points [B, d], got {list(position.shape)}.")
-    log_prob, grad = log_prob_and_grad(position)
-    if log_prob.shape != position.shape[:1] or grad.shape != position.shape:
-        raise ValueError(
-            "log_prob_and_grad must return shapes [B] and [B, d], got "
-            f"{list(log_prob.shape)} and {list(grad.shape)} for points {list(position.shape)}."
-        )
+    check_map(log_prob_and_grad, "log_prob_and_grad")
+    log_prob, grad = _evaluated(log_prob_and_grad, position)
     bad = ~(torch.isfinite(log_prob) & torch.isfinite(grad).all(-1))
     if bool(bad.any()):
         raise ValueError(
@@ -81,6 +85,31 @@ def init(log_prob_and_grad: LogProbAndGrad, position: torch.Tensor) -> HMCState:
             f"{len(position)} starting points: start where the density is positive."
         )
     return HMCState(position, log_prob, grad)
+
+
+def _evaluated(
+    log_prob_and_grad: LogProbAndGrad, position: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log density and gradient, checked.
+
+    Raises:
+        TypeError: if they are not two tensors.
+        ValueError: if these have other shapes than ``[B]`` and ``[B, d]``.
+    """
+    pair = log_prob_and_grad(position)
+    is_pair = isinstance(pair, tuple) and len(pair) == 2
+    if not is_pair or not all(isinstance(part, torch.Tensor) for part in pair):
+        raise TypeError(
+            "log_prob_and_grad must return two tensors, [B] and [B, d], got a "
+            f"{type(pair).__name__}."
+        )
+    log_prob, grad = pair
+    if log_prob.shape != position.shape[:1] or grad.shape != position.shape:
+        raise ValueError(
+            "log_prob_and_grad must return shapes [B] and [B, d], got "
+            f"{list(log_prob.shape)} and {list(grad.shape)} for points {list(position.shape)}."
+        )
+    return pair
 
 
 def leapfrog(
@@ -94,12 +123,17 @@ def leapfrog(
 
     Reversible and volume preserving: integrating again from the end with the opposite momentum
     returns to the start.
+
+    Raises:
+        TypeError, ValueError: if ``state``, ``momentum`` or a number does not fit.
     """
+    _check_step(log_prob_and_grad, state, "steps", steps, step_size)
+    momentum = check_vectors(state.position, momentum, "The momentum")
     position, log_prob, grad = state
     momentum = momentum + 0.5 * step_size * grad
     for i in range(steps):
         position = position + step_size * momentum
-        log_prob, grad = log_prob_and_grad(position)
+        log_prob, grad = _evaluated(log_prob_and_grad, position)
         # Two half kicks meet between steps; the last one stays half.
         momentum = momentum + (1.0 if i < steps - 1 else 0.5) * step_size * grad
     return HMCState(position, log_prob, grad), momentum
@@ -116,13 +150,11 @@ def hmc_step(
     Metropolis test in the log domain. Leaves the target distribution invariant.
 
     Raises:
+        TypeError: if ``state`` is no :class:`HMCState`, or ``generator`` no generator.
         ValueError: if ``leapfrog_steps`` is less than 1, or ``step_size`` is not above 0.
     """
-    if not leapfrog_steps >= 1 or not 0 < step_size < float("inf"):
-        raise ValueError(
-            "leapfrog_steps must be at least 1 and step_size finite and above 0, got "
-            f"{leapfrog_steps!r} and {step_size!r}."
-        )
+    _check_step(log_prob_and_grad, state, "leapfrog_steps", leapfrog_steps, step_size)
+    check_generator(generator)
     like = {"dtype": state.position.dtype, "device": state.position.device}
     momentum = torch.randn(state.position.shape, generator=generator, **like)
     energy = _energy(state, momentum)
@@ -181,8 +213,14 @@ def hmc(
         >>> result.samples.shape
         torch.Size([20, 1000, 2])
     """
+    check_tensor(start, "start")
+    if start.dim() != 2:
+        raise ValueError(f"Chains must start at points [B, d], got {list(start.shape)}.")
     _check_arguments(steps, leapfrog_steps, step_size, adaptation_steps, target_acceptance)
-    keep_chains = len(start) if keep_chains is None else min(keep_chains, len(start))
+    check_generator(generator)
+    if keep_chains is None:
+        keep_chains = len(start)
+    keep_chains = min(check_count("keep_chains", keep_chains, 0), len(start))
     with torch.no_grad():
         state = init(log_prob_and_grad, start.detach())
         adaptation = _DualAveraging(step_size, target_acceptance)
@@ -233,6 +271,14 @@ class _DualAveraging:
         return math.exp(self.log_average)
 
 
+def _check_step(log_prob_and_grad, state, name: str, steps: int, step_size: float) -> None:
+    check_map(log_prob_and_grad, "log_prob_and_grad")
+    if not isinstance(state, HMCState):
+        raise TypeError(f"state must be an HMCState, got a {type(state).__name__}: init makes one.")
+    check_count(name, steps, 1)
+    check_number("step_size", step_size, above=0)
+
+
 def _check_arguments(
     steps: int,
     leapfrog_steps: int,
@@ -245,11 +291,10 @@ def _check_arguments(
         ("leapfrog_steps", leapfrog_steps, 1),
         ("adaptation_steps", adaptation_steps, 0),
     ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-    if not (math.isfinite(step_size) and step_size > 0):
+        check_count(name, value, least)
+    if not 0 < check_real("step_size", step_size) < float("inf"):
         raise ValueError(f"step_size must be positive and finite, got {step_size!r}.")
-    if not 0 < target_acceptance < 1:
+    if not 0 < check_real("target_acceptance", target_acceptance) < 1:
         raise ValueError(
             f"target_acceptance must be between 0 and 1, exclusive, got {target_acceptance!r}."
         )

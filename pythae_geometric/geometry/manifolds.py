@@ -22,6 +22,16 @@ import math
 
 import torch
 
+from ._checks import check_count, check_generator, check_tensor
+
+# What the rows of each size are called in an error.
+_NAMES = {
+    "ambient_dim": "The points",
+    "dim": "The coordinates",
+    "group_dim": "The parameters",
+    "frame_dim": "The frames",
+}
+
 
 class Manifold:
     """The vocabulary that every reference manifold shares.
@@ -112,19 +122,38 @@ class Manifold:
 
     def compose(self, g: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         """The group element that acts as ``h`` first and ``g`` second."""
+        self._check_elements(g)
+        self._check_elements(h)
         return g @ h
 
     def act(self, g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Points moved by group elements, ``[B or 1, m, m]`` on ``[B, m]``: ``[B, m]``."""
+        self._check_elements(g)
+        self._check_rows(x)
         return (g @ x.unsqueeze(-1)).squeeze(-1)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
-    def _check_shape(self, x: torch.Tensor) -> None:
-        if x.ndim != 2 or x.shape[1] != self.ambient_dim:
+    def _check_rows(self, x: torch.Tensor, size: str = "ambient_dim") -> None:
+        """Raise unless ``x`` is a tensor ``[B, n]`` of floating-point numbers, n an attribute.
+
+        Raises:
+            TypeError: if it is something else.
+            ValueError: if it has another shape.
+        """
+        n, name = getattr(self, size), _NAMES[size]
+        check_tensor(x, name)
+        if x.ndim != 2 or x.shape[1] != n:
+            raise ValueError(f"{name} of {self!r} must have shape [B, {n}], got {list(x.shape)}.")
+
+    def _check_elements(self, g: torch.Tensor) -> None:
+        """As :meth:`_check_rows`, of group elements ``[B, ambient_dim, ambient_dim]``."""
+        check_tensor(g, "A group element")
+        m = self.ambient_dim
+        if g.ndim != 3 or g.shape[1:] != (m, m):
             raise ValueError(
-                f"Points of {self!r} have shape [B, {self.ambient_dim}], got {list(x.shape)}."
+                f"Group elements of {self!r} have shape [B, {m}, {m}], got {list(g.shape)}."
             )
 
     def _refuse(self, bad: torch.Tensor, reason: str) -> None:
@@ -145,8 +174,7 @@ class Sphere(Manifold):
     """
 
     def __init__(self, n: int):
-        if n < 1:
-            raise ValueError(f"A sphere has dimension at least 1, got {n}.")
+        n = check_count("The dimension n of a sphere", n, 1)
         self.dim = n
         self.ambient_dim = n + 1
         self.group_dim = n * (n + 1) // 2
@@ -154,6 +182,7 @@ class Sphere(Manifold):
         self.domain = ((0.0, math.pi),) * (n - 1) + ((0.0, 2 * math.pi),)
 
     def immersion(self, z: torch.Tensor) -> torch.Tensor:
+        self._check_rows(z, "dim")
         one = torch.ones_like(z[:, :1])
         sines = torch.cat([one, torch.cumprod(z.sin(), dim=1)], dim=1)
         return sines * torch.cat([z.cos(), one], dim=1)
@@ -163,6 +192,7 @@ class Sphere(Manifold):
     # uniform, and the others are a point of S^{n-2} times √(1 - r²).
 
     def from_cube(self, u: torch.Tensor) -> torch.Tensor:
+        self._check_rows(u, "dim")
         angle = 2 * math.pi * u[:, -1:]
         x = [angle.cos(), angle.sin()]
         if self.dim % 2 == 0:
@@ -177,6 +207,7 @@ class Sphere(Manifold):
         return torch.cat(x, dim=1)
 
     def to_cube(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
         u = []
         for n in range(self.dim, 2, -2):
             u += [x[:, 2:].square().sum(1, keepdim=True).pow((n - 1) / 2), _turns(x[:, :2])]
@@ -188,26 +219,33 @@ class Sphere(Manifold):
         return torch.cat([*u, _turns(x)], dim=1)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
         return x / x.norm(dim=1, keepdim=True)
 
     def sample(self, num_samples, generator=None, dtype=None, device=None):
+        num_samples = check_count("num_samples", num_samples, 0)
+        check_generator(generator)
         x = torch.randn(
             num_samples, self.ambient_dim, generator=generator, dtype=dtype, device=device
         )
         return x / x.norm(dim=1, keepdim=True)
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
+        self._check_rows(y)
         # The arc cosine of the inner product would lose half of the digits near 0 and near pi.
         return 2 * torch.atan2((x - y).norm(dim=-1), (x + y).norm(dim=-1))
 
     def group_element(self, parameters: torch.Tensor) -> torch.Tensor:
+        self._check_rows(parameters, "group_dim")
         return _rotation(parameters, self.ambient_dim)
 
     def group_element_from_frame(self, frame: torch.Tensor) -> torch.Tensor:
+        self._check_rows(frame, "frame_dim")
         return _gram_schmidt(frame, self.ambient_dim)
 
     def check(self, x: torch.Tensor) -> None:
-        self._check_shape(x)
+        self._check_rows(x)
         error = (x.norm(dim=1) - 1).abs()
         self._refuse(
             ~(error <= _tolerance(x)),
@@ -244,6 +282,7 @@ class SpecialOrthogonal3(Manifold):
     domain = ((0.0, 2 * math.pi), (0.0, math.pi), (0.0, 2 * math.pi))
 
     def immersion(self, z: torch.Tensor) -> torch.Tensor:
+        self._check_rows(z, "dim")
         (ca, cb, cg), (sa, sb, sg) = z.cos().unbind(1), z.sin().unbind(1)
         return torch.stack(
             [
@@ -263,22 +302,27 @@ class SpecialOrthogonal3(Manifold):
     # The volume element of the Euler angles is a multiple of sin β.
 
     def from_cube(self, u: torch.Tensor) -> torch.Tensor:
+        self._check_rows(u, "dim")
         scale = 2 * math.pi
         beta = (1 - 2 * u[:, 1]).arccos()
         return self.immersion(torch.stack([scale * u[:, 0], beta, scale * u[:, 2]], dim=1))
 
     def to_cube(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
         alpha = _turns(x[:, [2, 5]])
         gamma = _turns(torch.stack([-x[:, 6], x[:, 7]], dim=1))
         return torch.cat([alpha, (1 - x[:, 8:]) / 2, gamma], dim=1)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
         U, _, Vh = torch.linalg.svd(x.unflatten(1, (3, 3)))
         sign = torch.linalg.det(U @ Vh)
         last = torch.cat([torch.ones_like(x[:, :2]), sign[:, None]], dim=1)
         return ((U * last[:, None]) @ Vh).flatten(1)
 
     def sample(self, num_samples, generator=None, dtype=None, device=None):
+        num_samples = check_count("num_samples", num_samples, 0)
+        check_generator(generator)
         # A uniform unit quaternion w + xi + yj + zk is a uniform rotation.
         q = torch.randn(num_samples, 4, generator=generator, dtype=dtype, device=device)
         w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
@@ -298,15 +342,19 @@ class SpecialOrthogonal3(Manifold):
         )
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
+        self._check_rows(y)
         M = x.unflatten(-1, (3, 3)).mT @ y.unflatten(-1, (3, 3))
         sine = (M - M.mT).flatten(-2).norm(dim=-1) / math.sqrt(8)
         cosine = (M.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
         return math.sqrt(2) * torch.atan2(sine, cosine)
 
     def group_element(self, parameters: torch.Tensor) -> torch.Tensor:
+        self._check_rows(parameters, "group_dim")
         return self._acting_on_rows(_rotation(parameters, 3))
 
     def group_element_from_frame(self, frame: torch.Tensor) -> torch.Tensor:
+        self._check_rows(frame, "frame_dim")
         return self._acting_on_rows(_gram_schmidt(frame, 3))
 
     @staticmethod
@@ -316,7 +364,7 @@ class SpecialOrthogonal3(Manifold):
         return torch.einsum("bij,kl->bikjl", g, eye).reshape(-1, 9, 9)
 
     def check(self, x: torch.Tensor) -> None:
-        self._check_shape(x)
+        self._check_rows(x)
         X = x.unflatten(1, (3, 3))
         eye = torch.eye(3, dtype=x.dtype, device=x.device)
         error = (X.mT @ X - eye).abs().amax((-2, -1))
@@ -338,6 +386,9 @@ class Product(Manifold):
     def __init__(self, *factors: Manifold):
         if not factors:
             raise ValueError("A product needs at least one factor.")
+        for factor in factors:
+            if not isinstance(factor, Manifold):
+                raise TypeError(f"A factor must be a Manifold, got a {type(factor).__name__}.")
         self.factors = factors
         self.dim = sum(factor.dim for factor in factors)
         self.ambient_dim = sum(factor.ambient_dim for factor in factors)
@@ -346,18 +397,22 @@ class Product(Manifold):
         self.domain = tuple(interval for factor in factors for interval in factor.domain)
 
     def immersion(self, z: torch.Tensor) -> torch.Tensor:
+        self._check_rows(z, "dim")
         parts = zip(self.factors, self._split(z, "dim"), strict=True)
         return torch.cat([M.immersion(u) for M, u in parts], dim=1)
 
     def from_cube(self, u: torch.Tensor) -> torch.Tensor:
+        self._check_rows(u, "dim")
         parts = zip(self.factors, self._split(u, "dim"), strict=True)
         return torch.cat([M.from_cube(v) for M, v in parts], dim=1)
 
     def to_cube(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
         parts = zip(self.factors, self._split(x), strict=True)
         return torch.cat([M.to_cube(y) for M, y in parts], dim=1)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
         parts = zip(self.factors, self._split(x), strict=True)
         return torch.cat([M.project(y) for M, y in parts], dim=1)
 
@@ -367,20 +422,24 @@ class Product(Manifold):
         )
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        self._check_rows(x)
+        self._check_rows(y)
         parts = zip(self.factors, self._split(x), self._split(y), strict=True)
         # vector_norm has gradient 0 at 0, where a square root has none.
         return torch.stack([M.distance(u, v) for M, u, v in parts], dim=-1).norm(dim=-1)
 
     def group_element(self, parameters: torch.Tensor) -> torch.Tensor:
+        self._check_rows(parameters, "group_dim")
         parts = zip(self.factors, self._split(parameters, "group_dim"), strict=True)
         return torch.vmap(torch.block_diag)(*(M.group_element(p) for M, p in parts))
 
     def group_element_from_frame(self, frame: torch.Tensor) -> torch.Tensor:
+        self._check_rows(frame, "frame_dim")
         parts = zip(self.factors, self._split(frame, "frame_dim"), strict=True)
         return torch.vmap(torch.block_diag)(*(M.group_element_from_frame(p) for M, p in parts))
 
     def check(self, x: torch.Tensor) -> None:
-        self._check_shape(x)
+        self._check_rows(x)
         for factor, part in zip(self.factors, self._split(x), strict=True):
             factor.check(part)
 
@@ -395,8 +454,7 @@ class Torus(Product):
     r"""The flat torus :math:`(S^1)^n` in :math:`\mathbb{R}^{2n}`; coordinates are angles."""
 
     def __init__(self, n: int):
-        if n < 1:
-            raise ValueError(f"A torus has dimension at least 1, got {n}.")
+        n = check_count("The dimension n of a torus", n, 1)
         super().__init__(*(Circle() for _ in range(n)))
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from ._checks import check_count, check_generator
 from .centroid_metric import CentroidMetric, check_centroids, check_definite, check_tensors
 from .metric import at_points, cholesky_factor
 
@@ -98,7 +99,13 @@ class MixtureMetric(CentroidMetric):
 
         Returns:
             ``[num_samples, d]``.
+
+        Raises:
+            TypeError: if ``generator`` is neither a generator nor None.
+            ValueError: if ``num_samples`` is out of range.
         """
+        num_samples = check_count("num_samples", num_samples, 0)
+        check_generator(generator)
         c = self.centroids
         which = torch.zeros(0, dtype=torch.long, device=c.device)
         if num_samples > 0:

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from ._checks import check_flag, check_real
 from .centroid_metric import CentroidMetric, check_centroids, check_definite, check_tensors
 from .metric import at_points, cholesky_factor
 
@@ -84,8 +85,10 @@ class PosteriorMetric(CentroidMetric):
             "regularization": regularization,
             "decay": decay,
         }
+        if not isinstance(additive_volume, torch.Tensor):
+            check_flag("additive_volume", additive_volume)
         for name, value in scalars.items():
-            value = float(value)
+            value = check_real(name, value)
             too_small = value <= 0 if name == "temperature" else value < 0
             if not math.isfinite(value) or too_small:
                 bound = "positive" if name == "temperature" else "zero or more"

@@ -2,6 +2,7 @@
 
 from .base import GeometricModel
 from .brownian_rvae import BrownianRVAE, BrownianRVAEConfig
+from .collapse import CollapsedPosteriorWarning
 from .er_manifold_vae import ERManifoldVAE, ERManifoldVAEConfig
 from .ricci_ae import RicciAE, RicciAEConfig, RunawayFunctionalError
 from .vae_dlm import VAE_DLM, VAE_DLM_Config
@@ -10,6 +11,7 @@ __all__ = [
     "VAE_DLM",
     "BrownianRVAE",
     "BrownianRVAEConfig",
+    "CollapsedPosteriorWarning",
     "ERManifoldVAE",
     "ERManifoldVAEConfig",
     "GeometricModel",

@@ -20,6 +20,8 @@ from .._checks import check_flag
 from .._files import load_tensors, read_together, saved_together
 from ..config import built_config, parse_config
 from ..registry import registered_config
+from .collapse import CollapseWatch
+from .scale import ScaleWatch
 
 
 class GeometricModel(hub.Shareable, BaseAE):
@@ -39,6 +41,42 @@ class GeometricModel(hub.Shareable, BaseAE):
     config_class: ClassVar[type[BaseAEConfig]] = BaseAEConfig
     #: Keywords of ``__init__`` that may be pickled, and their files.
     pickles: ClassVar[dict[str, str]] = {"encoder": "encoder.pkl", "decoder": "decoder.pkl"}
+
+    def __init__(
+        self,
+        model_config: BaseAEConfig,
+        encoder: BaseEncoder | None = None,
+        decoder: BaseDecoder | None = None,
+    ):
+        super().__init__(model_config, encoder, decoder)
+        self._scale_watch, self._collapse_watch = ScaleWatch(), CollapseWatch()
+
+    def _watch(
+        self, x: torch.Tensor, recon_x: torch.Tensor, kl: torch.Tensor | None = None
+    ) -> None:
+        """Note, of a batch in training, what :meth:`update` warns of.
+
+        Args:
+            x, recon_x: the data and their reconstructions, ``[B, *input_dim]``.
+            kl: the mean divergence of the posteriors from the prior, ``[]``; None: there is none.
+        """
+        if self.training:
+            self._scale_watch.add(x, recon_x)
+            if kl is not None:
+                self._collapse_watch.add(kl)
+
+    def update(self) -> None:
+        """Count an epoch; pythae's trainer calls this after each.
+
+        Warns:
+            CollapsedPosteriorWarning: once, if the posterior has collapsed.
+            UserWarning: once, if the data are on a scale that the decoder cannot reach.
+        """
+        self._scale_watch.end_epoch()
+        self._collapse_watch.end_epoch(self._remedy_for_collapse())
+
+    def _remedy_for_collapse(self) -> str:
+        return "Train for more epochs or with a larger learning rate."
 
     def _set_networks(
         self, encoder: BaseEncoder | None, decoder: BaseDecoder | None, in_place: BaseEncoder

@@ -5,20 +5,81 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 import torch
-from pythae.models import BaseAEConfig
+from pythae.models import BaseAE, BaseAEConfig
+from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import nn
 
 from .._checks import check_finite
+from .._inputs import as_data, like
 from ..geometry import evaluation_mode
+from .scale import diverged
 
 
-def require_input_dim(config: BaseAEConfig, example: str = "(1, 28, 28)") -> None:
-    """Raise a ValueError if the config has no ``input_dim``, which default networks need."""
-    if config.input_dim is None:
-        raise ValueError(
-            "input_dim is not set: give the config the shape of a data point, such as "
-            f"input_dim={example}."
+def check_parts(
+    config: object,
+    config_class: type[BaseAEConfig],
+    encoder: object,
+    decoder: object,
+    needs_shape: bool = True,
+) -> None:
+    """Check what a model is built from.
+
+    Args:
+        config: of ``config_class``, with the shape of a data point.
+        config_class: that of the model.
+        encoder, decoder: networks of pythae's classes, or None.
+        needs_shape: whether there must be an ``input_dim``, as default networks need it.
+
+    Raises:
+        TypeError: if one of them is something else.
+        ValueError: if there is no ``input_dim``, or one without any numbers.
+    """
+    if not isinstance(config, config_class):
+        raise TypeError(
+            f"model_config must be a {config_class.__name__}, got a {type(config).__name__}."
         )
+    for name, network, base in (
+        ("encoder", encoder, BaseEncoder),
+        ("decoder", decoder, BaseDecoder),
+    ):
+        if not (network is None or isinstance(network, base)):
+            raise TypeError(
+                f"The {name} must inherit from pythae.models.nn.{base.__name__}, got a "
+                f"{type(network).__name__}: derive its class from that."
+            )
+    if config.input_dim is None:
+        if needs_shape:
+            raise ValueError(
+                "input_dim is not set: give the config the shape of a data point, such as "
+                "input_dim=(1, 28, 28)."
+            )
+    elif math.prod(config.input_dim) < 1:
+        raise ValueError(f"input_dim must be at least 1 everywhere, got {config.input_dim}.")
+
+
+def data_of(inputs: Mapping[str, torch.Tensor], model: BaseAE) -> torch.Tensor:
+    """The data ``[B, *input_dim]`` of a batch, on the device and in the numbers of the model.
+
+    Raises:
+        TypeError: if the batch is no dictionary with ``"data"``, a tensor of floating-point
+            numbers.
+        ValueError: if the data are not finite, or have another shape.
+    """
+    if not isinstance(inputs, Mapping) or "data" not in inputs:
+        raise TypeError(
+            "A model takes a dictionary with 'data', the batch [B, *input_dim], got a "
+            f"{type(inputs).__name__} without: call model({{'data': x}})."
+        )
+    x = check_data(inputs["data"], model.model_config)
+    return x.to(like(model))
+
+
+def data_for(
+    model: BaseAE, data: object, name: str = "data", count: int | None = None
+) -> torch.Tensor:
+    """Data of any kind as a tensor ``[N, *input_dim]``, likewise; see
+    :func:`~pythae_geometric._inputs.as_data` and :func:`check_data`."""
+    return check_data(as_data(data, name).to(like(model)), model.model_config, name, count)
 
 
 def check_data(
@@ -33,10 +94,16 @@ def check_data(
         count: how many there must be; None: one or more.
 
     Raises:
-        ValueError: if they are not.
+        TypeError: if they are no tensor of floating-point numbers.
+        ValueError: if they are not finite, or have another shape.
     """
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        got = f"one of {x.dtype}" if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
+        raise TypeError(f"{name} must be a tensor of floating-point numbers, got {got}.")
     input_dim = None if config.input_dim is None else tuple(config.input_dim)
-    wrong = len(x) == 0 or (input_dim is not None and tuple(x.shape[1:]) != input_dim)
+    wrong = (
+        x.ndim == 0 or len(x) == 0 or (input_dim is not None and tuple(x.shape[1:]) != input_dim)
+    )
     if wrong or (count is not None and len(x) != count):
         expected = [count or "B", *("..." if input_dim is None else input_dim)]
         raise ValueError(
@@ -73,11 +140,8 @@ def encoded(
             f"log_covariance of shape {shapes}, got {list(mean.shape)} and "
             f"{list(log_covariance.shape)}."
         )
-    if not bool(torch.isfinite(mean).all() & torch.isfinite(log_covariance).all()):
-        raise ArithmeticError(
-            "The encoder's output is not finite, though the data are: training has diverged. "
-            "Lower the learning rate."
-        )
+    if not (_is_finite(mean) and _is_finite(log_covariance)):
+        raise diverged("The encoder's output", x)
     return mean, log_covariance
 
 
@@ -87,6 +151,7 @@ def embedded(encoder: nn.Module, x: torch.Tensor, latent_dim: int) -> torch.Tens
     Raises:
         TypeError: if the network does not return it by name.
         ValueError: if it has a wrong shape.
+        ArithmeticError: if it is not finite.
     """
     z = _named(encoder(x), "embedding", "encoder")
     if z.shape != (len(x), latent_dim):
@@ -94,11 +159,17 @@ def embedded(encoder: nn.Module, x: torch.Tensor, latent_dim: int) -> torch.Tens
             f"The encoder must give embedding of shape {[len(x), latent_dim]} (latent_dim is "
             f"{latent_dim}), got {list(z.shape)}."
         )
+    if not _is_finite(z):
+        raise diverged("The encoder's output", x)
     return z
 
 
 def decoded(
-    decoder: nn.Module, z: torch.Tensor, shape: tuple[int, ...], *args: object
+    decoder: nn.Module,
+    z: torch.Tensor,
+    shape: tuple[int, ...],
+    *args: object,
+    data: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The ``reconstruction`` of a decoder at points ``z``, in the shape of the data.
 
@@ -109,10 +180,12 @@ def decoded(
         z: points, ``[B, d]``.
         shape: of a data point.
         args: further arguments of the decoder.
+        data: of which the points are codes, if they are known.
 
     Raises:
         TypeError: if the network does not return it by name.
         ValueError: if it has a wrong shape.
+        ArithmeticError: if it is not finite, or the points are not.
     """
     recon_x = _named(decoder(z, *args), "reconstruction", "decoder")
     fits = recon_x.ndim > 0 and len(recon_x) == len(z)
@@ -121,7 +194,15 @@ def decoded(
             f"The decoder must give reconstruction of shape {[len(z), *shape]} (input_dim) for "
             f"{len(z)} points, got {list(recon_x.shape)}."
         )
+    if not _is_finite(recon_x):
+        raise diverged("The decoder's output" if _is_finite(z) else "A code to be decoded", data)
     return recon_x.reshape(len(z), *shape)
+
+
+def _is_finite(x: torch.Tensor) -> bool:
+    # NaN is both the least and the greatest; looking at each number takes ten times longer.
+    low, high = x.detach().aminmax()
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def _named(output: object, name: str, network: str) -> torch.Tensor:
@@ -159,7 +240,7 @@ def check_custom_decoder(decoder: nn.Module, config: BaseAEConfig, points: str, 
         ValueError: if it does not take them, or does not give data.
     """
     try:
-        with torch.no_grad(), evaluation_mode(decoder):
+        with torch.no_grad(), evaluation_mode(decoder), suppress(ArithmeticError):
             decoded(decoder, _zeros(decoder, (dim,)), config.input_dim)
     except Exception as error:  # whatever a network raises on a wrong shape
         raise ValueError(

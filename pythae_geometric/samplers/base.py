@@ -1,6 +1,7 @@
 """What the samplers of this package share: decoding, images, files and the Hub."""
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from .._files import ensure_writable, load_tensors, read_together, saved_togethe
 from .._inputs import as_model, like
 from ..config import built_config, parse_config
 from ..geometry import evaluation_mode
+from ..geometry._checks import check_flag
 from ..geometry._warnings import warn
+from ..models.foreign import labels_for
 from .fingerprint import fingerprint
 from .posteriors import decode
 from .progress import progress_bar
@@ -119,6 +122,7 @@ class LatentSampler(hub.Shareable, BaseSampler):
         output_dir: str | None = None,
         return_gen: bool = True,
         save_sampler_config: bool = False,
+        labels=None,
     ) -> torch.Tensor | None:
         """Generate data.
 
@@ -130,28 +134,36 @@ class LatentSampler(hub.Shareable, BaseSampler):
                 replaced, if it was not longer.
             return_gen: whether to return the data.
             save_sampler_config: whether to save the sampler (:meth:`save`) in ``output_dir``.
+            labels: of the samples, ``[num_samples, ...]`` or one number for all; for models whose
+                networks take them (:mod:`~pythae_geometric.models.foreign`), and no others.
 
         Returns:
             Tensor ``[num_samples, *input_dim]``, or None if ``return_gen`` is False.
 
         Raises:
             RuntimeError: if the sampler is not fitted.
-            ValueError: if a number is out of range, if images are wanted of data that are none, if
-                ``output_dir`` holds those of a longer run, if ``save_sampler_config`` comes without
-                ``output_dir``, or if the decoder gives NaN.
+            TypeError: if labels are missing, or given to a model that takes none.
+            ValueError: if a number is out of range, if labels are not as many, if images are
+                wanted of data that are none, if ``output_dir`` holds those of a longer run, if
+                ``save_sampler_config`` comes without ``output_dir``, or if the decoder gives NaN.
             OSError: if ``output_dir`` cannot be written.
         """
+        check_flag("return_gen", return_gen)
+        check_flag("save_sampler_config", save_sampler_config)
         if save_sampler_config and output_dir is None:
             raise ValueError("save_sampler_config=True needs output_dir, the folder to save in.")
         generated, done = [], 0
         with self._isolated():
             batches = self._batches(num_samples, batch_size)
             # The decoder is tried before long chains are run.
-            shape = self._decode(torch.zeros(1, self.model.latent_dim)).shape[1:]
+            labels = labels_for(self.model, labels, num_samples)
+            parts = itertools.repeat(()) if labels is None else zip(labels.split(batch_size))
+            one = () if labels is None else (_one(labels),)
+            shape = self._decode(torch.zeros(1, self.model.latent_dim), *one).shape[1:]
             if output_dir is not None:
                 _check_images(shape, output_dir, num_samples)
-            for z in batches:
-                x = self._decode(z)
+            for z, of_z in zip(batches, parts, strict=False):
+                x = self._decode(z, *of_z)
                 if output_dir is not None:
                     for image in x:
                         with written_beside(os.path.join(output_dir, f"{done:08d}.png")) as path:
@@ -296,19 +308,16 @@ class LatentSampler(hub.Shareable, BaseSampler):
                 yield self._draw(size)
                 bar.update(size)
 
-    def _decode(self, z: torch.Tensor) -> torch.Tensor:
+    def _decode(self, z: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
         z = z.to(self.device, self.dtype)
         if len(z) == 0:  # not every network takes an empty batch
-            return self._decode(z.new_zeros(1, z.shape[1]))[:0]
-        x = decode(self.model, z)
-        bad = ~torch.isfinite(x).flatten(1).all(1)
-        if bool(bad.any()):
-            raise ValueError(
-                f"The decoder of {self.model.model_name} gives NaN or infinity for "
-                f"{int(bad.sum())} of {len(x)} samples, and these are not saved: its training has "
-                "diverged. Train it again, with a smaller learning rate."
-            )
-        return x
+            return self._decode(z.new_zeros(1, z.shape[1]), *map(_one, labels))[:0]
+        return decode(self.model, z, *labels)
+
+
+def _one(labels: torch.Tensor) -> torch.Tensor:
+    """The first label, or where there is none a zero, ``[1, ...]``."""
+    return labels[:1] if len(labels) else labels.new_zeros(1, *labels.shape[1:])
 
 
 def _check_images(shape: torch.Size, output_dir: str | os.PathLike, num_samples: int) -> None:

@@ -1,19 +1,22 @@
 """The codes and posteriors of data, and the data of codes, by the networks of a trained model."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from pythae.models import BaseAE
 
 from .._checks import check_count
-from .._inputs import batches, like
+from .._inputs import batches, labelled_batches, like
 from ..geometry import evaluation_mode
 from ..models.checks import check_data
+from ..models.decoder_map import decoder_space
+from ..models.foreign import call, labels_for, takes_labels
+from ..models.scale import warn_of_scale
 from .progress import progress_bar
 
 
-def encode(model: BaseAE, data, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(model: BaseAE, data, batch_size: int, labels=None) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior means and log variances of a data set, read and encoded batch by batch.
 
     Args:
@@ -21,6 +24,7 @@ def encode(model: BaseAE, data, batch_size: int) -> tuple[torch.Tensor, torch.Te
             evaluation mode.
         data: array, tensor, list, data frame, data set or ``DataLoader`` of ``[N, *input_dim]``.
         batch_size: how many are encoded at a time, 1 or more.
+        labels: of the rows, for a model whose networks take them.
 
     Returns:
         Means and log variances, both ``[N, d]`` on the CPU.
@@ -30,34 +34,38 @@ def encode(model: BaseAE, data, batch_size: int) -> tuple[torch.Tensor, torch.Te
         ValueError: if the data are empty, of a wrong shape or not finite, or the posteriors are
             not.
     """
-    means, log_vars = _encode(model, data, batch_size, _posterior)
+    means, log_vars = _encode(model, data, batch_size, _posterior, labels=labels)
     return means, log_vars
 
 
-def embed(model: BaseAE, data, batch_size: int, name: str = "train_data") -> torch.Tensor:
+def embed(
+    model: BaseAE, data, batch_size: int, name: str = "train_data", labels=None
+) -> torch.Tensor:
     """Codes ``[N, d]`` of a data set; as :func:`encode`, of any encoder with an ``embedding``.
 
     ``name`` is what the data are called in an error.
     """
-    return _encode(model, data, batch_size, lambda *given: (code(*given),), name)[0]
+    return _encode(model, data, batch_size, lambda *given: (code(*given),), name, labels)[0]
 
 
-def encode_any(model: BaseAE, data, batch_size: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def encode_any(
+    model: BaseAE, data, batch_size: int, labels=None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Codes ``[N, d]`` of a data set, and the log variances where the encoder gives them."""
-    codes, *more = _encode(model, data, batch_size, _code_and_variance)
+    codes, *more = _encode(model, data, batch_size, _code_and_variance, labels=labels)
     return codes, more[0] if more else None
 
 
-def code(model: BaseAE, x: torch.Tensor) -> torch.Tensor:
+def code(model: BaseAE, x: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
     """The codes ``[B, d]`` of a batch.
 
     Raises:
         ValueError: if the encoder gives none of this shape, or NaN or infinity.
     """
-    return _code(model, x)[0]
+    return _code(model, x, *labels)[0]
 
 
-def decode(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
+def decode(model: BaseAE, z: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
     """The data ``[B, *input_dim]`` of points ``[B, d]`` that the decoder takes.
 
     A decoder whose rows have other axes, as many numbers, is understood, as by pythae's models; one
@@ -65,9 +73,9 @@ def decode(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
 
     Raises:
         TypeError: if the decoder does not return a ``reconstruction`` by name.
-        ValueError: if it does not return one for each point.
+        ValueError: if it does not return one for each point, or gives NaN or infinity.
     """
-    output = model.decoder(z)
+    output = call(model.decoder, z, *labels)
     if not isinstance(output, Mapping) or "reconstruction" not in output:
         raise TypeError(
             f"The decoder of {model.model_name} must return a ModelOutput with reconstruction, got "
@@ -79,34 +87,69 @@ def decode(model: BaseAE, z: torch.Tensor) -> torch.Tensor:
             f"The decoder of {model.model_name} must give one reconstruction for each of "
             f"{len(z)} points, got {list(x.shape)}."
         )
+    bad = ~torch.isfinite(x).flatten(1).all(1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"The decoder of {model.model_name} gives NaN or infinity for {int(bad.sum())} of "
+            f"{len(x)} points: its training has diverged. Train it again, with a smaller learning "
+            "rate."
+        )
     fits = shape is not None and math.prod(x.shape[1:]) == math.prod(shape)
     return x.reshape(len(z), *shape) if fits else x
 
 
 @torch.no_grad()
-def _encode(model, data, batch_size, read, name="train_data") -> list[torch.Tensor]:
-    """What ``read(model, x)`` gives of each batch, joined."""
+def _encode(model, data, batch_size, read, name="train_data", labels=None) -> list[torch.Tensor]:
+    """What ``read(model, x)``, or ``read(model, x, labels)``, gives of each batch, joined."""
     batch_size = check_count("batch_size", batch_size, 1)
     if data is None:
         raise ValueError(
             "fit needs train_data, the data whose codes make the metric: pass them to fit, or as "
             "GenerationPipeline's train_data."
         )
-    number, results, done = like(model), [], 0
+    number, to_decoder, results, done = like(model), decoder_space(model), [], 0
     total = len(data) if hasattr(data, "__len__") and getattr(data, "ndim", 1) else None
     with progress_bar("Encoding", total) as bar, evaluation_mode(model):
-        for x in batches(data, name, batch_size):
+        for x, of_x in _with_labels(model, data, labels, name, batch_size):
             rows = f"{name}[{done}:{done + len(x)}]"
-            parts = read(model, check_data(x.to(number), model.model_config, rows))
+            x = check_data(x.to(number), model.model_config, rows)
+            parts = read(model, x, *of_x)
+            if done == 0:
+                warn_of_scale(x, decode(model, to_decoder(parts[0]), *of_x), name)
             results.append([part.cpu() for part in parts])
             done += len(x)
             bar.update(len(x))
     return [torch.cat(part) for part in zip(*results, strict=True)]
 
 
-def _code(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, dict]:
+def _with_labels(
+    model: BaseAE, data, labels, name: str, batch_size: int
+) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+    """Batches of data, each with a list of its labels, empty for a model that takes none."""
+    if labels is None and takes_labels(model):
+        for x, of_x in labelled_batches(data, name, batch_size):
+            yield x, [labels_for(model, of_x, len(x))]
+        return
+    labels, done = labels_for(model, labels), 0
+    for x in batches(data, name, batch_size):
+        done += len(x)
+        if labels is not None and len(labels) < done:
+            raise ValueError(_not_as_many(labels, name, f"at least {done}"))
+        yield x, [] if labels is None else [labels[done - len(x) : done]]
+    if labels is not None and len(labels) != done:
+        raise ValueError(_not_as_many(labels, name, f"{done}"))
+
+
+def _not_as_many(labels: torch.Tensor, name: str, rows: str) -> str:
+    return (
+        f"labels must be one for each row of {name}, but there are {len(labels)} labels and {rows} "
+        "rows."
+    )
+
+
+def _code(model: BaseAE, x: torch.Tensor, *labels: torch.Tensor) -> tuple[torch.Tensor, dict]:
     """The code of each point, and everything else that the encoder gives."""
-    encoded = model.encoder(x)
+    encoded = call(model.encoder, x, *labels)
     if not isinstance(encoded, Mapping) or "embedding" not in encoded:
         raise TypeError(
             f"The encoder of {model.model_name} must return a ModelOutput with embedding, got a "
@@ -122,8 +165,10 @@ def _code(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, dict]:
     return code, encoded
 
 
-def _posterior(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, encoded = _code(model, x)
+def _posterior(
+    model: BaseAE, x: torch.Tensor, *labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, encoded = _code(model, x, *labels)
     if "log_covariance" not in encoded:
         raise TypeError(
             f"The encoder of {model.model_name} gives {', '.join(encoded)} but no log_covariance: "
@@ -141,8 +186,8 @@ def _posterior(model: BaseAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return mean, log_var
 
 
-def _code_and_variance(model: BaseAE, x: torch.Tensor) -> list[torch.Tensor]:
-    mean, encoded = _code(model, x)
+def _code_and_variance(model: BaseAE, x: torch.Tensor, *labels: torch.Tensor) -> list[torch.Tensor]:
+    mean, encoded = _code(model, x, *labels)
     log_var = encoded.get("log_covariance")
     if log_var is None or log_var.shape != mean.shape:
         return [mean]

@@ -45,6 +45,7 @@ CONFIGS = {
         "input_dim": ("8x8", 64, (1, 8.5)),
     },
     RicciAEConfig: {
+        "reconstruction_loss": ("l1", None, 3),
         "latent_dim": (*COUNT, 1),
         "functional": ("R", None, 3),
         "recon_weight": (*NUMBERS, -1, inf),
@@ -67,6 +68,7 @@ CONFIGS = {
         "embedding_epochs": COUNT,
     },
     VAE_DLM_Config: {
+        "reconstruction_loss": ("l1", None, 3),
         "latent_dim": COUNT,
         "hidden_dim": COUNT,
         "num_layers": COUNT,

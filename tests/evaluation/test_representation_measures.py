@@ -126,3 +126,16 @@ def test_f1_of_classes_that_are_apart_and_of_noise():
         ValueError, match="train_labels must hold one label for each of the 300 rows"
     ):
         class_f1(codes, labels[:3], codes, labels, seed=0)
+
+
+class NoNumbers(BaseDecoder):
+    def forward(self, z):
+        return ModelOutput(reconstruction=torch.full((len(z), 1, 1, 3), torch.nan))
+
+
+@pytest.mark.parametrize("measure", [reconstruction_error, negative_log_likelihood])
+def test_a_model_that_has_diverged_is_named(measure):
+    config = VAEConfig(input_dim=(1, 1, 3), latent_dim=2)
+    model = VAE(config, ExactEncoder(1.0), NoNumbers())
+    with pytest.raises(ArithmeticError, match="of VAE are not finite, though the images are"):
+        measure(model, torch.zeros(4, 1, 1, 3))

@@ -260,5 +260,5 @@ def test_bad_arguments(change, message):
 @pytest.mark.parametrize("leapfrog_steps, step_size", [(0, 0.1), (-1, 0.1), (1, 0.0), (1, -0.1)])
 def test_a_step_that_goes_nowhere_is_refused(leapfrog_steps, step_size):
     z = torch.zeros(2, 1)
-    with pytest.raises(ValueError, match="leapfrog_steps must be at least 1 and step_size"):
+    with pytest.raises(ValueError, match=r"(leapfrog_steps|step_size) must be"):
         hmc_step(lambda z: (z.sum(1), z), HMCState(z, z.sum(1), z), leapfrog_steps, step_size)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import warnings
 
@@ -12,13 +13,16 @@ from pythae.models import AE, VAE, AEConfig, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
 from scipy.stats import chi2
+from torch import nn
 
 from pythae_geometric import (
     BrownianRVAE,
     BrownianRVAEConfig,
     MetricUniformHMCSampler,
     MetricUniformHMCSamplerConfig,
+    interpolate,
 )
+from pythae_geometric.models.foreign import autoencoder_of
 
 
 class Known(BaseEncoder):
@@ -68,6 +72,29 @@ def test_acceptance_without_a_parameter_to_set(d, deviation):
     assert found.at_start < 0.05 * found.num_chains == 50
     known = {code.numpy().tobytes() for code in data}
     assert not any(code.numpy().tobytes() in known for code in z)
+
+
+def test_the_few_chains_that_do_not_move_begin_again_elsewhere():
+    """In 2 % of the data posteriors are a fiftieth of a step wide: no step from there is taken."""
+
+    def encoder(x):
+        is_narrow = x[:, :1] > 50
+        return x, torch.where(is_narrow, 2 * math.log(1e-4), 2 * math.log(0.1)).expand(-1, 2)
+
+    model = autoencoder_of(encoder, nn.Linear(2, 3), input_dim=(2,), latent_dim=2)
+    data = torch.cat([codes(980, 2), 100 + 1e-5 * codes(20, 2, seed=1)])
+    paper = {"metric": "posteriors", "num_centroids": 5, "temperature": 1.0}
+    sampler = fitted(model, data, **paper)
+    z, found = sampler.sample_latent(1000, batch_size=1000), sampler.diagnostics
+    assert found.at_start == 0 and found.num_chains == 1000
+    deviation = (1000 * 0.02 * 0.98) ** 0.5
+    assert abs(found.restarted - 20) < 4.5 * deviation and found.restarted > 0
+    known = {code.numpy().tobytes() for code in data}
+    assert not any(code.numpy().tobytes() in known for code in z)
+    sampler = fitted(model, data[-100:], **paper)  # now it is a fifth of them: said, not mended
+    with pytest.warns(UserWarning, match="ended at the very point where they started"):
+        sampler.sample_latent(200)
+    assert sampler.diagnostics.restarted == 0
 
 
 def test_two_clusters_whose_scales_differ_a_hundred_times():
@@ -160,6 +187,35 @@ def test_a_decoder_that_gives_nan_is_said_and_nothing_is_saved(metric, tmp_path)
     with pytest.raises(ValueError, match=r"decoder of VAE gives NaN or infinity for . of 5"):
         sampler.sample(5, output_dir=str(tmp_path / "images"))
     assert not os.listdir(tmp_path / "images")
+
+
+def test_a_decoder_that_gives_nan_on_the_way_is_said_by_interpolate():
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(input_dim=(1, 8, 8), latent_dim=2))
+    with torch.no_grad():
+        model.decoder.layers[-1][0].weight.fill_(torch.nan)
+    x = torch.rand(4, 1, 8, 8)
+    with pytest.raises(ValueError, match="decoder of VAE gives NaN or infinity"):
+        interpolate(model, x[:2], x[2:], "line")
+
+
+@pytest.mark.parametrize("metric", ["codes", "posteriors"])
+def test_data_of_another_scale_than_in_training_are_said(metric):
+    torch.manual_seed(0)
+    x = torch.rand(50, 1, 8, 8)
+    model = autoencoder_of(
+        lambda x: (4 * x.flatten(1)[:, :2] / x.max(), torch.full((len(x), 2), -2.0)),
+        nn.Sequential(nn.Linear(2, 64), nn.Sigmoid()),
+        input_dim=(1, 8, 8),
+        latent_dim=2,
+    )
+    message = r"train_data reaches from 0\.\d+ to 25\d.* but this model reconstructs it in \[0, 1\]"
+    with pytest.warns(UserWarning, match=message) as caught:
+        fitted(model, 255 * x, metric=metric)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted(model, x, metric=metric)
 
 
 # The paper's metric

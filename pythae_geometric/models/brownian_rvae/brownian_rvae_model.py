@@ -5,11 +5,13 @@ import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
-from ..._inputs import as_data, like
+from ..._processes import by_first, with_gradients_of
+from ...geometry._checks import check_points
 from ..base import GeometricModel
-from ..checks import decoded, encoded, require_input_dim
+from ..checks import check_parts, data_for, data_of, decoded, encoded
 from ..decoder_map import DecoderMap, HeldFixed
 from ..likelihood import log_likelihood
+from ..scale import diverged
 from .brownian_rvae_config import BrownianRVAEConfig
 from .checks import check_in_range, check_training
 from .distributions import BrownianPosterior, BrownianPrior
@@ -46,21 +48,22 @@ class BrownianRVAE(GeometricModel):
     **What the loss bounds.** The heat kernel is normalised to leading order in s: its total mass is
     :math:`Z = 1 + O(s)`, and exactly 1 in flat space. The loss plus :math:`\log Z` is a bound on
     :math:`-\log p(x)` of the normalised prior; ``reg_loss`` estimates the Kullback-Leibler
-    divergence minus :math:`\log Z`, and so is at least :math:`-\log Z` in expectation. In two
-    dimensions Z is an integral over a plane (``examples/reproduce/kalatzis2020.py`` measures it).
+    divergence minus :math:`\log Z`, and so is at least :math:`-\log Z` in expectation
+    (``examples/reproduce/kalatzis2020.py`` measures Z in two dimensions).
 
     **Two phases.** For ``warmup_epochs`` epochs encoder and mean are trained as an autoencoder
     (:math:`z = m(x)`, :math:`\sigma = 1`). Then k-means on the codes places the centres of
     :math:`\sigma`, and :math:`\sigma`, the prior and the encoder are trained on the loss above with
     :math:`\mu` held fixed, in evaluation mode: the manifold stays, and the distribution on it is
-    learned. The model counts its epochs, so a model loaded from a checkpoint continues where that
-    was saved. The losses of the two phases are not comparable, and pythae's trainer saves the copy
-    of the lowest loss. A copy from the first phase therefore saves the best state of the second
-    once the model that it was copied from, in the same training, has reached that.
+    learned. The model counts its epochs, so that one from a checkpoint continues where that was
+    saved; the trainer saves the best model of the second phase (:class:`~.phases.LastPhase`).
 
-    **Distances.** Training uses curves between geodesics that are solved once an epoch, see
-    :class:`~.geodesic_fan.GeodesicFan`. They are a little longer than the geodesics, which makes
-    the loss larger. :meth:`get_nll` and :meth:`log_prior` solve each geodesic.
+    In several processes the optimiser counts its steps from the first phase on for all parameters:
+    Adam's first steps in the second are up to three times as long as in one process.
+
+    **Distances.** Training uses curves between geodesics that are solved once an epoch
+    (:class:`~.geodesic_fan.GeodesicFan`), which are a little longer than geodesics and make the
+    loss larger. :meth:`get_nll` and :meth:`log_prior` solve each geodesic.
 
     Args:
         model_config: the parameters.
@@ -95,7 +98,7 @@ class BrownianRVAE(GeometricModel):
         encoder: BaseEncoder | None = None,
         decoder: BaseDecoder | None = None,
     ):
-        require_input_dim(model_config)
+        check_parts(model_config, BrownianRVAEConfig, encoder, decoder)
         super().__init__(model_config, decoder=decoder or default_decoder(model_config))
         self.model_name = "BrownianRVAE"
         self._set_networks(encoder, decoder, encoder or default_encoder(model_config))
@@ -122,13 +125,14 @@ class BrownianRVAE(GeometricModel):
         return int(self.epochs_done) < self.model_config.warmup_epochs
 
     def update(self) -> None:
-        """Count an epoch (pythae's trainer calls this after each), and begin the second phase or
-        solve the geodesics of the fan again.
+        """Count an epoch, and begin the second phase or solve the geodesics of the fan again.
 
         Raises:
             RuntimeError: if the first phase ends without any codes.
             ValueError: if there are fewer codes than centres.
         """
+        super().update()  # its warnings
+        self._last_phase.restore(self.decoder)
         self.epochs_done += 1
         epochs_of_phase = int(self.epochs_done) - self.model_config.warmup_epochs
         if epochs_of_phase == 0:
@@ -140,6 +144,10 @@ class BrownianRVAE(GeometricModel):
     @torch.no_grad()
     def _begin_second_phase(self) -> None:
         seen, self._statistics = self._statistics, CodeStatistics()
+        seen.gather()
+        by_first(lambda: self._place(seen), [*self.parameters(), *self.buffers()])
+
+    def _place(self, seen: CodeStatistics) -> None:
         codes = seen.codes
         self.std.place(codes, seen.variance)
         # The prior starts at the central code, with its most likely time.
@@ -148,8 +156,8 @@ class BrownianRVAE(GeometricModel):
         self.fan.deviations.zero_()
         self.fan.solve(self.metric, self.prior_center, FIRST_ITERATIONS)
         square = self._along_curves(codes[:1000])[2]
-        # Where little has been learned the codes are next to each other. The prior still begins far
-        # from the shortest posterior, where no gradient passes, and no posterior wider than it.
+        # Where little has been learned codes are close. The prior still begins far from the
+        # shortest posterior, where no gradient passes, and no posterior wider than it.
         s = (square.mean() / self.latent_dim).clamp(min=100 * TIMES[0])
         self.prior_log_time.copy_(s.log())
         start = torch.minimum(seen.variance.mean(), s).log()
@@ -162,7 +170,6 @@ class BrownianRVAE(GeometricModel):
         Raises:
             OSError: if the folder cannot be written.
         """
-        # A copy taken when the second phase had just begun was kept for a loss of the first.
         is_early = int(self.epochs_done) <= self.model_config.warmup_epochs
         best = self._last_phase.best(self) if is_early else self
         if best.in_warmup:
@@ -211,9 +218,10 @@ class BrownianRVAE(GeometricModel):
 
         Raises:
             RuntimeError: in the first phase of training.
+            TypeError, ValueError: if the points are no such tensor.
             DegenerateMetricError: where the metric is not positive definite.
         """
-        return self._prior(self.metric).log_prob(z)
+        return self._prior(self.metric).log_prob(check_points(z))
 
     def _prior(self, metric: DecoderMetric) -> BrownianPrior:
         return BrownianPrior(metric, self.prior_center, self.prior_log_time)
@@ -226,7 +234,6 @@ class BrownianRVAE(GeometricModel):
         return mean, (log_covariance.mean(1) + self.log_time_unit).clamp(low, high)
 
     def _along_curves(self, z):
-        """See :func:`~.geodesic_fan.along_curves`."""
         return along_curves(self.fan, self._mean(), self.std, z, self.prior_center)
 
     def forward(self, inputs, **kwargs) -> ModelOutput:
@@ -242,41 +249,38 @@ class BrownianRVAE(GeometricModel):
             ``recon_x`` of the data at the sampled ``z``.
 
         Raises:
-            ValueError: if the data are not finite, of a wrong shape, or outside [0, 1] under the
-                default decoder; if the encoder's output has a wrong shape; if there are fewer
-                training points than ``num_centers``.
+            ValueError: if the data do not fit, or are outside [0, 1] under the default decoder; if
+                the encoder's output has a wrong shape; if there are fewer data than centres.
             DegenerateMetricError: if the decoder has collapsed a latent direction.
+            ArithmeticError: if a network's output, or the loss, is not finite.
         """
-        x = check_in_range(inputs["data"], self.model_config)
+        x = check_in_range(data_of(inputs, self), self.model_config)
+        is_parallel = self.training and kwargs.get("uses_ddp", False)
         if self.training:
             self._last_phase = self._last_phase.in_training(kwargs.get("epoch"))
-        # Geometry needs full precision: some operations have no version in half precision, and
-        # derivatives in it would be useless.
+        if is_parallel and not self.in_warmup:
+            self._last_phase.hold(self.decoder)
+        # In half precision derivatives would be useless, and some operations have none.
         with torch.autocast(x.device.type, enabled=False):
-            if self.in_warmup:
-                return self._autoencoder(x, kwargs)
-            output = self._elbo(x)
-        if "epoch" in kwargs:
+            output = self._autoencoder(x, kwargs) if self.in_warmup else self._elbo(x)
+        if "epoch" in kwargs and not self.in_warmup:
             self._last_phase.add_loss(output.loss, self.training)
+        if is_parallel:
+            output["loss"] = with_gradients_of(self.parameters(), output.loss)
         return output
 
     def _autoencoder(self, x, kwargs) -> ModelOutput:
         if self.training:
             check_training(self.model_config, **kwargs)
         z, log_time = self._posterior(x)
-        recon_x = decoded(self.decoder, z, x.shape[1:])
+        recon_x = decoded(self.decoder, z, x.shape[1:], data=x)
+        self._watch(x, recon_x)
         x, mean = x.flatten(1), recon_x.flatten(1)
         recon_loss = -gaussian_log_prob(x, mean, torch.ones_like(mean)).mean()
         is_last = int(self.epochs_done) == self.model_config.warmup_epochs - 1
         if self.training and is_last and "epoch" in kwargs:
             self._statistics.add(z, log_time, x - mean)
-        return ModelOutput(
-            loss=recon_loss,
-            recon_loss=recon_loss,
-            reg_loss=torch.zeros_like(recon_loss),
-            recon_x=recon_x,
-            z=z,
-        )
+        return _output(recon_loss, torch.zeros_like(recon_loss), recon_x, z)
 
     def _elbo(self, x) -> ModelOutput:
         metric = self.metric
@@ -286,38 +290,31 @@ class BrownianRVAE(GeometricModel):
         recon_loss = -gaussian_log_prob(x.flatten(1), mean, std).mean()
         log_prior = self._prior(metric).log_prob_at(z, square)
         reg_loss = (-posterior.entropy() - log_prior).mean()
-        return ModelOutput(
-            loss=recon_loss + reg_loss,
-            recon_loss=recon_loss,
-            reg_loss=reg_loss,
-            recon_x=mean.view_as(x),
-            z=z,
-        )
+        if not bool(torch.isfinite(recon_loss.detach() + reg_loss.detach())):
+            raise diverged("The loss", x)
+        self._watch(x.flatten(1), mean, reg_loss)
+        return _output(recon_loss, reg_loss, mean.view_as(x), z)
 
     def get_nll(self, data: torch.Tensor, n_samples: int = 1, batch_size: int = 100) -> float:
         r"""Estimate the log likelihood of data by importance sampling.
 
-        .. math:: \log p(x) \approx \log \frac1S \sum_{s=1}^S
-                  \frac{N(x; \mu(z_s), \sigma(z_s)^2)\, p(z_s)}{q(z_s | x)}, \quad z_s \sim q(z | x)
+        .. math:: \log p(x) \approx
+                  \log \frac1S \sum_s p(x|z_s)\, p(z_s) / q(z_s|x), \quad z_s \sim q(z|x)
 
-        The estimate grows with S towards the value, up to :math:`\log Z` of the prior (see the
-        class). As for pythae's models, the mean log likelihood is returned: its *sign* is not that
-        of the name.
+        It grows with S towards the value, up to :math:`\log Z` of the prior (see the class). As for
+        pythae's models, the mean log likelihood is returned: its *sign* is not that of the name.
 
         Args:
             data: ``[N, *input_dim]``.
             n_samples: number S of samples for each data point.
             batch_size: number of samples that are decoded at a time.
 
-        Returns:
-            The mean over the data.
-
         Raises:
             RuntimeError: in the first phase of training.
             ValueError: if a number is less than 1, or the data do not fit.
         """
         metric = self.metric
-        data = check_in_range(as_data(data, "data").to(like(self)), self.model_config)
+        data = check_in_range(data_for(self, data), self.model_config)
 
         def log_weight(x, mean, log_time):
             posterior = BrownianPosterior(metric, mean, log_time)
@@ -326,3 +323,8 @@ class BrownianRVAE(GeometricModel):
             return log_p_x + self.log_prior(z) - posterior.log_prob(z)
 
         return log_likelihood(self, self._posterior, log_weight, (data,), n_samples, batch_size)
+
+
+def _output(recon_loss, reg_loss, recon_x, z) -> ModelOutput:
+    parts = {"recon_loss": recon_loss, "reg_loss": reg_loss}
+    return ModelOutput(loss=recon_loss + reg_loss, **parts, recon_x=recon_x, z=z)

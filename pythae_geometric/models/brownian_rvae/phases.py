@@ -5,6 +5,7 @@ import math
 
 import torch
 
+from ..._processes import gathered, several, summed
 from ...geometry._warnings import warn
 
 # The codes of this many training points place the centres.
@@ -27,6 +28,15 @@ class CodeStatistics:
             self._square_sum = self._square_sum + residual.square().sum(0)
             self._log_time_sum = self._log_time_sum + log_time.sum()
             self.count += len(codes)
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Take in what the other processes of a training have seen, if there are any."""
+        if not several():
+            return
+        self._codes = [gathered(self.codes)]
+        self._square_sum, self._log_time_sum = summed(self._square_sum), summed(self._log_time_sum)
+        self.count = len(self._codes[0])
 
     @property
     def codes(self) -> torch.Tensor:
@@ -82,7 +92,7 @@ class LastPhase:
         self.epochs, self.warned = 0, False
         self.state, self.loss = None, math.inf
         self._passes_the_first = False
-        self._living = None
+        self._living = self._held = None
         self._losses = {True: [], False: []}  # of this epoch, by whether they are training losses
 
     def __deepcopy__(self, memo):
@@ -97,6 +107,23 @@ class LastPhase:
         self.settle()
         begins = self.original is not None or (epoch == 1 and self.epochs > 0)
         return LastPhase() if begins else self
+
+    @torch.no_grad()
+    def hold(self, network: torch.nn.Module) -> None:
+        """Keep the parameters of a network as they are at the first call of a training.
+
+        For a training of several processes, where what a phase holds fixed has gradients of 0, not
+        none: an optimiser with a memory of the first phase moves it. To be called before each step.
+        """
+        self.restore(network)
+        self._held = [parameter.clone() for parameter in network.parameters()]
+
+    @torch.no_grad()
+    def restore(self, network: torch.nn.Module) -> None:
+        """Give a network that :meth:`hold` was called for its parameters back."""
+        if self._held is not None:
+            for parameter, value in zip(network.parameters(), self._held, strict=True):
+                parameter.copy_(value)
 
     def add_loss(self, loss: torch.Tensor, training: bool) -> None:
         """Add the loss of a batch in the last phase."""

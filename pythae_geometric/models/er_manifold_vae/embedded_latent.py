@@ -6,11 +6,10 @@ import torch
 from pythae.models import BaseAEConfig
 from torch import nn
 
-from ..._checks import check_count
-from ..._inputs import as_data, like
+from ..._checks import check_count, check_generator
 from ...geometry import Manifold
 from ...geometry._warnings import warn
-from ..checks import check_data
+from ..checks import data_for
 from .embedding_quality import EmbeddingQuality, PoorEmbeddingWarning, embedding_quality
 from .learned_embedding import Sampler, draw
 
@@ -41,14 +40,15 @@ class EmbeddedLatent:
         An embedding that is trained already, or exact, is only measured.
 
         Args:
-            seed: of the training and of the measurement.
+            seed: of the training and of the measurement, 0 or more.
 
         Raises:
-            ValueError: if a custom manifold has no sampler.
+            ValueError: if a custom manifold has no sampler, or the seed is out of range.
 
         Warns:
             PoorEmbeddingWarning: if the embedding is poor, and why.
         """
+        seed = check_count("seed", seed, 0)
         if not self.embedding.fitted:
             self.embedding.fit(self._sampler, self.model_config.embedding_epochs, seed)
         quality = self.embedding_quality(seed=seed)
@@ -66,14 +66,15 @@ class EmbeddedLatent:
 
         Args:
             num_points: 2 or more; time and memory grow as its square.
-            seed: of the points.
+            seed: of the points, 0 or more.
 
         Raises:
             ValueError: if a custom manifold has no sampler (after loading: give one to
-                ``ERManifoldVAE`` and load the state, or keep the numbers of the training).
+                ``ERManifoldVAE`` and load the state, or keep the numbers of the training), or a
+                number is out of range.
             RuntimeError: if a learned embedding is not trained.
         """
-        N = check_count("num_points", num_points, 2)
+        N, seed = check_count("num_points", num_points, 2), check_count("seed", seed, 0)
         generator = torch.Generator().manual_seed(seed)
         points = draw(self._sampler, 2 * N, self.model_config.ambient_dim, generator)
         points, others = points.to(next(self.parameters())).chunk(2)
@@ -94,7 +95,12 @@ class EmbeddedLatent:
 
         Returns:
             ``[num_samples, m]``.
+
+        Raises:
+            TypeError: if ``generator`` is neither a generator nor None.
+            ValueError: if ``num_samples`` is less than 1.
         """
+        check_generator(generator)
         shape = (check_count("num_samples", num_samples, 1), self.latent_dim)
         like = next(self.parameters())
         z = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
@@ -113,7 +119,7 @@ class EmbeddedLatent:
         Raises:
             ValueError: if the data are not finite or have a wrong shape.
         """
-        x = check_data(as_data(x, "x").to(like(self)), self.model_config)
+        x = data_for(self, x, "x")
         mean, _ = self._parameters_of(x)
         return self._on_manifold(x, mean)
 

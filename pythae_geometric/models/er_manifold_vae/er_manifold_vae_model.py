@@ -5,11 +5,9 @@ import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
-from ..._inputs import as_data, like
 from ..base import GeometricModel
-from ..checks import check_custom_decoder, check_data, decoded, encoded, require_input_dim
+from ..checks import check_custom_decoder, check_parts, data_for, data_of, decoded, encoded
 from ..likelihood import log_likelihood
-from .collapse import CollapseWatch
 from .embedded_latent import EmbeddedLatent
 from .embeddings import build_embedding
 from .er_manifold_vae_config import ERManifoldVAEConfig, manifold_from_name
@@ -99,7 +97,7 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
         exact_embedding: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
         config = model_config
-        require_input_dim(config)
+        check_parts(config, ERManifoldVAEConfig, encoder, decoder)
         manifold = None if config.manifold == "custom" else manifold_from_name(config.manifold)
         embedding = build_embedding(config, manifold, sampler, exact_embedding)
         network = encoder or default_encoder(config)
@@ -118,7 +116,6 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
         self.manifold = manifold
         self._sampler = sampler if manifold is None else manifold.sample
         self.likelihood = likelihood_of(config)
-        self._collapse_watch = CollapseWatch()
 
     @classmethod
     def _is_custom(cls, config: ERManifoldVAEConfig, name: str) -> bool:
@@ -151,10 +148,10 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
         Raises:
             ValueError, TypeError: if the data or an output of a custom network does not fit, or if
                 a learned embedding cannot be trained.
-            ArithmeticError: if the posterior is not finite.
+            ArithmeticError: if a network's output is not finite, which is then named.
             RuntimeError: if a learned embedding is not trained, in evaluation mode.
         """
-        x = check_data(inputs["data"], self.model_config)
+        x = data_of(inputs, self)
         if self.training and not self.embedding.fitted:
             self.embedding.fit_now(self.fit_embedding)
         # The distribution functions of the posteriors need full precision.
@@ -162,11 +159,10 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
             posterior = self._posterior(*self._parameters_of(x))
             z = posterior.rsample()
             y = self._on_manifold(x, z)
-            recon_x = self._decoded(y)
+            recon_x = self._decoded(y, x)
             recon_loss = -self.likelihood.log_prob(x, recon_x).mean()
             reg_loss = posterior.kl().mean()
-        if self.training:
-            self._collapse_watch.add(reg_loss)
+        self._watch(x, recon_x, reg_loss)
         return ModelOutput(
             loss=recon_loss + reg_loss,
             recon_loss=recon_loss,
@@ -175,13 +171,14 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
             z=self.embedding.inverse(y) if self.model_config.group_action else z,
         )
 
-    def update(self) -> None:
-        """Count an epoch; pythae's trainer calls this after each.
-
-        Warns:
-            CollapsedPosteriorWarning: once, if the posterior has collapsed.
-        """
-        self._collapse_watch.end_epoch(self.model_config)
+    def _remedy_for_collapse(self) -> str:
+        std = self.model_config.likelihood_std
+        if std is None:
+            return "Train for more epochs or with a larger learning rate, or take another manifold."
+        return (
+            f"likelihood_std={std:g} is large for these data: make it smaller, or leave it out, "
+            "and it is learned."
+        )
 
     def get_nll(self, data: torch.Tensor, n_samples: int = 1, batch_size: int = 100) -> float:
         """Estimate the log likelihood of data by importance sampling, see
@@ -197,7 +194,7 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
         Raises:
             ValueError: if a number is less than 1, or the data do not fit.
         """
-        data = check_data(as_data(data, "data").to(like(self)), self.model_config)
+        data = data_for(self, data)
         return log_likelihood(
             self, self._parameters_of, self._log_weight, (data,), n_samples, batch_size
         )
@@ -205,7 +202,7 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
     def _log_weight(self, x, mean, log_variance) -> torch.Tensor:
         posterior = self._posterior(mean, log_variance)
         z = posterior.rsample()
-        recon_x = self._decoded(self._on_manifold(x, z))
+        recon_x = self._decoded(self._on_manifold(x, z), x)
         return self.likelihood.log_prob(x, recon_x) - posterior.log_ratio(z)
 
     def _parameters_of(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -215,5 +212,5 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
     def _posterior(self, mean: torch.Tensor, log_variance: torch.Tensor):
         return POSTERIORS[self.model_config.posterior](mean, log_variance)
 
-    def _decoded(self, y: torch.Tensor) -> torch.Tensor:
-        return decoded(self.decoder.network, y, self.model_config.input_dim)
+    def _decoded(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return decoded(self.decoder.network, y, self.model_config.input_dim, data=x)

@@ -4,8 +4,8 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from ..bernoulli import bernoulli_log_prob
 from .er_manifold_vae_config import ERManifoldVAEConfig
 
 # Least weight of a batch in the running mean of the squared error.
@@ -81,10 +81,7 @@ class LearnedGaussianLikelihood(nn.Module):
 
 
 class BernoulliLikelihood(nn.Module):
-    r"""The likelihood :math:`\prod_i \mu_i(y)^{x_i} (1 - \mu_i(y))^{1 - x_i}`.
-
-    For data strictly between 0 and 1 it is the usual cross entropy, and not normalised.
-    """
+    """The likelihood of :func:`~pythae_geometric.models.bernoulli.bernoulli_log_prob`."""
 
     def log_prob(self, x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         """The log probability of data ``[B, *input_dim]``: ``[B]``.
@@ -92,15 +89,4 @@ class BernoulliLikelihood(nn.Module):
         Raises:
             ValueError: if the data or the means are not in [0, 1].
         """
-        _check_unit_interval(x, "data", "rescale them")
-        _check_unit_interval(mean.detach(), "outputs of the decoder", "end it with a sigmoid")
-        return -F.binary_cross_entropy(mean, x, reduction="none").flatten(1).sum(1)
-
-
-def _check_unit_interval(x: torch.Tensor, name: str, remedy: str) -> None:
-    low, high = float(x.min()), float(x.max())
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"The Bernoulli likelihood needs {name} in [0, 1], got {low:.4g} to {high:.4g}: "
-            f'{remedy}, or set likelihood="gaussian".'
-        )
+        return bernoulli_log_prob(x, mean, 'likelihood="gaussian"')

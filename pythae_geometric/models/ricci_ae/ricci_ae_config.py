@@ -17,6 +17,10 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
         functional (str): The curvature loss. ``"total_squared"``: :math:`\int R^2 d\mu`.
             ``"perelman_f"``, ``"perelman_w"``: Perelman's :math:`\mathcal{F}` and
             :math:`\mathcal{W}`. Default: "total_squared"
+        reconstruction_loss (str): The reconstruction error, summed over a sample. ``"mse"``: the
+            squared error. ``"bce"``: the binary cross entropy, for data in [0, 1]; the default
+            decoder then ends with a sigmoid, and a custom one must give values in [0, 1], too.
+            Default: "mse"
         recon_weight (float): The weight of the reconstruction error, at least 0. Default: 1.0
         curvature_weight (float): The weight of the functional. Negative: it is increased, which for
             :math:`\mathcal{F}` and :math:`\mathcal{W}` is the direction of the Ricci flow. 0: a
@@ -45,6 +49,7 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
 
     latent_dim: int = 2
     functional: Literal["total_squared", "perelman_f", "perelman_w"] = "total_squared"
+    reconstruction_loss: Literal["mse", "bce"] = "mse"
     recon_weight: float = 1.0
     curvature_weight: float = 0.01
     tau: float = 1.0

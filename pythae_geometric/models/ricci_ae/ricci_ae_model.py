@@ -7,10 +7,13 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import nn
 from torch.nn import functional as F
 
+from ..._checks import check_generator
 from ...geometry import PullbackMetric, scalar_curvature
 from ..base import GeometricModel
-from ..checks import check_data, decoded, embedded, require_input_dim
+from ..bernoulli import bernoulli_log_prob
+from ..checks import check_parts, data_of, decoded, embedded
 from ..decoder_map import DecoderMap
+from ..scale import diverged
 from .networks import default_decoder, default_encoder
 from .region import points_of_region, summary
 from .ricci_ae_config import RicciAEConfig
@@ -24,7 +27,8 @@ class RicciAE(GeometricModel, AE):
 
     with the pullback metric :math:`g = J^\top J` of the decoder and one of the functionals
     :math:`\int R^2 d\mu`, :math:`\mathcal{F}` and :math:`\mathcal{W}` (see
-    :class:`RicciAEConfig`); MSE is the squared error of a sample, as in pythae's ``AE``.
+    :class:`RicciAEConfig`); MSE is the squared error of a sample, as in pythae's ``AE``, or the
+    cross entropy in its place (``reconstruction_loss="bce"``).
 
     The integrals are over the latent region, the box of coordinate volume ``V`` that holds the
     codes of the batch: sums over ``B`` points with weights ``V / B``. (For codes this takes their
@@ -53,11 +57,13 @@ class RicciAE(GeometricModel, AE):
         model_config: the parameters.
         encoder: custom network, as in pythae. None: a perceptron ``D-512-256-d``, SiLU.
         decoder: likewise; smooth activations (GELU, SiLU, softplus, tanh), since ReLU has no
-            second derivatives. None: a perceptron ``d-256-512-D``, SiLU, linear output.
+            second derivatives. None: a perceptron ``d-256-512-D``, SiLU, linear output (for the
+            cross entropy a sigmoid).
 
     Raises:
         ValueError: there is no ``input_dim`` for default networks; in ``forward``: data that are
             not finite.
+        ArithmeticError: in ``forward``: a network's output is not finite, which is then named.
         RunawayFunctionalError: in ``forward`` or in the backward pass; see
             :class:`RunawayFunctionalError`. The weights are still finite.
 
@@ -82,11 +88,10 @@ class RicciAE(GeometricModel, AE):
         decoder: BaseDecoder | None = None,
     ):
         config = model_config
-        if encoder is None or decoder is None:
-            require_input_dim(config)
-        shape = config.input_dim, config.latent_dim
+        needs_shape = encoder is None or decoder is None
+        check_parts(config, RicciAEConfig, encoder, decoder, needs_shape)
         super().__init__(
-            config, encoder or default_encoder(*shape), decoder or default_decoder(*shape)
+            config, encoder or default_encoder(config), decoder or default_decoder(config)
         )
         self.model_name = "RicciAE"
         self._set_networks(encoder, decoder, self.encoder)
@@ -102,17 +107,19 @@ class RicciAE(GeometricModel, AE):
             kwargs: what pythae's trainer passes; not used.
         """
         config = self.model_config
-        x = check_data(inputs["data"], config)
+        check_generator(generator)
+        x = data_of(inputs, self)
         # Second derivatives need full precision.
         with torch.autocast(x.device.type, enabled=False):
             z = embedded(self.encoder, x, self.latent_dim)
-            recon_x = decoded(self.decoder, z, x.shape[1:])
-            recon_loss = F.mse_loss(recon_x, x, reduction="sum") / len(x)
+            recon_x = decoded(self.decoder, z, x.shape[1:], data=x)
+            if config.reconstruction_loss == "bce":
+                recon_loss = -bernoulli_log_prob(x, recon_x, 'reconstruction_loss="mse"').mean()
+            else:
+                recon_loss = F.mse_loss(recon_x, x, reduction="sum") / len(x)
             if not math.isfinite(float(recon_loss.detach())):
-                raise ArithmeticError(
-                    "The reconstruction error is not finite, though the data are: training has "
-                    "diverged. Lower the learning rate."
-                )
+                raise diverged("The reconstruction error", x)
+            self._watch(x, recon_x)
             output = ModelOutput(
                 loss=config.recon_weight * recon_loss, recon_loss=recon_loss, recon_x=recon_x, z=z
             )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from ..._inputs import as_tensor
 from ..checks import check_data
 from .vae_dlm_config import VAE_DLM_Config
 
@@ -26,7 +27,8 @@ def read_batch(
     if ("time" in inputs) != ("target" in inputs):
         raise ValueError("A batch must have both time and target, or neither of them.")
     if "time" in inputs:
-        target = check_data(inputs["target"], config, "The target", len(x))
+        target = as_tensor(inputs["target"], "The target").to(x)
+        check_data(target, config, "The target", len(x))
         return x, target, check_times(inputs["time"], x, config.horizon)
     if training:
         t = config.horizon * torch.rand(len(x), dtype=x.dtype, device=x.device)
@@ -44,9 +46,10 @@ def check_times(t: float | torch.Tensor, x: torch.Tensor, horizon: float) -> tor
         horizon: the last time.
 
     Raises:
+        TypeError: if they are not real numbers.
         ValueError: if there are not as many times as rows, or they are not in [0, horizon].
     """
-    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    t = (t if isinstance(t, torch.Tensor) else as_tensor(t, "The time")).to(x)
     if t.numel() not in (1, len(x)):
         raise ValueError(
             f"There must be one time, or one for each of {len(x)} points, got {list(t.shape)}."

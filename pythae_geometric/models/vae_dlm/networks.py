@@ -103,17 +103,20 @@ class Encoder(BaseEncoder):
 
 
 class Decoder(BaseDecoder):
-    """From points of the manifold ``[B, d + 1]`` to states, ``reconstruction``."""
+    """From points of the manifold ``[B, d + 1]`` to states, ``reconstruction``; for the cross
+    entropy they end in a sigmoid."""
 
     def __init__(self, config: VAE_DLM_Config):
         BaseDecoder.__init__(self)
+        self.output = nn.Sigmoid() if config.reconstruction_loss == "bce" else nn.Identity()
         self.input_dim = tuple(config.input_dim)
         inputs, outputs = config.latent_dim + 1, math.prod(self.input_dim)
         width, depth = config.hidden_dim, config.num_layers
         self.layers = ModifiedMLP(inputs, outputs, width, depth, "tanh")
 
     def forward(self, z: torch.Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.layers(z).unflatten(1, self.input_dim))
+        states = self.output(self.layers(z))
+        return ModelOutput(reconstruction=states.unflatten(1, self.input_dim))
 
 
 class TimeNetwork(nn.Module):

@@ -25,7 +25,10 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch.nn import functional as F
 
+from ..bernoulli import bernoulli_log_prob
+from ..scale import diverged
 from .networks import GramNetwork, TimeNetwork
 from .vae_dlm_config import VAE_DLM_Config
 
@@ -39,8 +42,15 @@ WEIGHTS = {
 }
 
 
-def total_loss(config: VAE_DLM_Config, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+def total_loss(
+    config: VAE_DLM_Config, terms: dict[str, torch.Tensor], data: torch.Tensor
+) -> torch.Tensor:
     """The weighted sum of those terms that there are.
+
+    Args:
+        config: the weights.
+        terms: by their names, unweighted.
+        data: of the batch, for the error.
 
     Raises:
         ArithmeticError: if it is not finite.
@@ -48,7 +58,7 @@ def total_loss(config: VAE_DLM_Config, terms: dict[str, torch.Tensor]) -> torch.
     loss = sum(
         getattr(config, weight) * terms[name] for name, weight in WEIGHTS.items() if name in terms
     )
-    check_not_diverged(loss)
+    _check_not_diverged(loss, data)
     return loss
 
 
@@ -60,6 +70,7 @@ def metric_terms(
     steady: Callable[[torch.Tensor], torch.Tensor],
     u: torch.Tensor,
     t: torch.Tensor,
+    data: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor | int]]:
     r"""Points of the manifold, and the terms of the loss whose weights are not 0, unweighted.
 
@@ -76,6 +87,7 @@ def metric_terms(
         steady: :math:`\Sigma(u)`.
         u: chart points, ``[B, d]``.
         t: their times, ``[B, 1]``.
+        data: of which they are codes, for the error, if they are known.
 
     Returns:
         :math:`E(u, t)`, ``[B, d + 1]``, and of ``metric_loss``, ``flow_loss`` and
@@ -88,11 +100,11 @@ def metric_terms(
     """
     terms = {}
     g, dg = metric.time_derivative(u, t)
-    check_not_diverged(g)
+    _check_not_diverged(g, data)
     if config.metric_weight:
         z, J = E.chart_derivatives(u, t)
         induced = torch.einsum("ibm,jbm->bij", J, J)
-        check_not_diverged(induced)
+        _check_not_diverged(induced, data)
         terms["metric_loss"] = (g - induced).square().mean()
         terms["min_eigenvalue"], terms["num_degenerate"] = rank(induced.detach())
     else:
@@ -190,35 +202,66 @@ def draw(mean: torch.Tensor, log_variance: torch.Tensor) -> tuple[torch.Tensor, 
     return mean + (0.5 * log_variance).exp() * noise, noise
 
 
+def reconstruction_loss(
+    config: VAE_DLM_Config, x: torch.Tensor, recon_x: torch.Tensor
+) -> torch.Tensor:
+    """The mean squared error or cross entropy of the numbers of states ``[B, *input_dim]``.
+
+    Raises:
+        ValueError: for the cross entropy, if the states are not in [0, 1].
+    """
+    if config.reconstruction_loss == "bce":
+        return -_bernoulli(x, recon_x).mean() / x[0].numel()
+    return F.mse_loss(recon_x, x)
+
+
+def likelihood_variance(config: VAE_DLM_Config) -> float | None:
+    r"""The variance :math:`\varsigma^2 = D w_k / w_r` of the Gaussian likelihood that the weights
+    of the loss mean, with D the numbers of a state; None: the likelihood is Bernoulli.
+
+    Raises:
+        ValueError: if there is none, since :math:`w_k` is 0.
+    """
+    if config.reconstruction_loss == "bce":
+        return None
+    if config.kl_weight == 0:
+        raise ValueError("With kl_weight = 0 the loss is no likelihood: set it above 0.")
+    return math.prod(config.input_dim) * config.kl_weight / config.recon_weight
+
+
 def log_weight(
     x: torch.Tensor,
     recon_x: torch.Tensor,
-    variance: float,
+    variance: float | None,
     u: torch.Tensor,
     noise: torch.Tensor,
     log_variance: torch.Tensor,
 ) -> torch.Tensor:
-    r"""The logarithm of :math:`N(x; \hat x, \varsigma^2 I)\, N(u; 0, I) / q(u)` at a draw.
+    r"""The logarithm of :math:`p(x | u)\, N(u; 0, I) / q(u)` at a draw.
 
     Args:
         x, recon_x: ``[B, *input_dim]``.
-        variance: :math:`\varsigma^2`.
+        variance: :math:`\varsigma^2` of :math:`p(x | u) = N(x; \hat x, \varsigma^2 I)`; None: the
+            likelihood is Bernoulli.
         u, noise: a draw from q and its :math:`\epsilon`, ``[B, d]``; see :func:`draw`.
         log_variance: of q, ``[B, d]``.
 
     Returns:
         ``[B]``.
     """
-    square = (x - recon_x).flatten(1).square()
-    log_likelihood = -0.5 * (square / variance + math.log(2 * math.pi * variance)).sum(1)
+    if variance is None:
+        log_likelihood = _bernoulli(x, recon_x)
+    else:
+        square = (x - recon_x).flatten(1).square()
+        log_likelihood = -0.5 * (square / variance + math.log(2 * math.pi * variance)).sum(1)
     # The constants of prior and posterior cancel.
     return log_likelihood + 0.5 * (noise.square() + log_variance - u.square()).sum(1)
 
 
-def check_not_diverged(values: torch.Tensor) -> None:
-    """Raise an ArithmeticError unless every value is finite."""
+def _bernoulli(x: torch.Tensor, recon_x: torch.Tensor) -> torch.Tensor:
+    return bernoulli_log_prob(x, recon_x, 'reconstruction_loss="mse"')
+
+
+def _check_not_diverged(values: torch.Tensor, data: torch.Tensor | None) -> None:
     if not bool(torch.isfinite(values.detach()).all()):
-        raise ArithmeticError(
-            "The loss is not finite, though the data are: training has diverged. Lower the "
-            "learning rate."
-        )
+        raise diverged("The loss", data)

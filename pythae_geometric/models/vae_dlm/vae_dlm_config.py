@@ -20,7 +20,11 @@ class VAE_DLM_Config(StrictConfig, BaseAEConfig):
             Default: 0.0
         manifold_map (bool): False: no map E, the decoder sees (u, t) itself, as in a plain VAE;
             the weights of metric, flow and eigenvalues must then be 0. Default: True
-        recon_weight (float): The weight, above 0, of the squared error. Default: 100.0
+        reconstruction_loss (str): The reconstruction error, a mean over the numbers of a state.
+            ``"mse"``: the squared error. ``"bce"``: the binary cross entropy, for data in [0, 1];
+            the default decoder then ends with a sigmoid, and a custom one must give values in
+            [0, 1], too. Default: "mse"
+        recon_weight (float): The weight, above 0, of the reconstruction error. Default: 100.0
         kl_weight (float): The weight of :math:`\sum_i (\mu_i^2 + \sigma_i^2 - 1 - \log
             \sigma_i^2)`, twice the divergence from N(0, I). Default: 1e-4
         metric_weight (float): The weight of the squared :math:`g - J^\top J`. Default: 1.0
@@ -43,6 +47,7 @@ class VAE_DLM_Config(StrictConfig, BaseAEConfig):
     horizon: float = 1.0
     default_time: float = 0.0
     manifold_map: bool = True
+    reconstruction_loss: Literal["mse", "bce"] = "mse"
     recon_weight: float = 100.0
     kl_weight: float = 1e-4
     metric_weight: float = 1.0

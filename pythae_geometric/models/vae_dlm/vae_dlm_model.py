@@ -1,13 +1,12 @@
-import math
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch.nn import functional as F
 
-from ..._inputs import as_data, as_tensor, like
+from ..._checks import check_flag, check_generator, check_number
+from ..._inputs import as_tensor
 from ...geometry import PullbackMetric, evaluation_mode
 from ...geometry._warnings import warn
 from ..base import GeometricModel
@@ -15,9 +14,11 @@ from ..checks import (
     check_custom_decoder,
     check_custom_encoder,
     check_data,
+    check_parts,
+    data_for,
+    data_of,
     decoded,
     encoded,
-    require_input_dim,
 )
 from ..likelihood import log_likelihood
 from .gradient_clipping import clip_gradients
@@ -31,7 +32,16 @@ from .networks import (
     TimeNetwork,
     network_of,
 )
-from .objective import STEADY_METRICS, divergence, draw, log_weight, metric_terms, total_loss
+from .objective import (
+    STEADY_METRICS,
+    divergence,
+    draw,
+    likelihood_variance,
+    log_weight,
+    metric_terms,
+    reconstruction_loss,
+    total_loss,
+)
 from .vae_dlm_config import VAE_DLM_Config
 
 # Rows that are decoded at a time.
@@ -54,7 +64,8 @@ class VAE_DLM(GeometricModel):
           + w_e\, \overline{\max(0, -\lambda(g - \Sigma))^2}
 
     with :math:`J = \partial E / \partial u` and the flow operator :math:`\Lambda(u, t) = B^\top B`;
-    bars are means over batch and entries, and the second term is a mean over the batch. Since
+    bars are means over batch and entries, and the second term is a mean over the batch; for data in
+    [0, 1] the first may be the cross entropy (``reconstruction_loss="bce"``). Since
     :math:`\Lambda g` is symmetric only where the two commute, the residual also asks them to; see
     :mod:`~pythae_geometric.models.vae_dlm.objective`. With ``metric_weight = flow_weight = 0``
     this is the "extended" VAE of the paper, and with ``manifold_map=False`` as well its plain VAE.
@@ -117,8 +128,8 @@ class VAE_DLM(GeometricModel):
         decoder: BaseDecoder | None = None,
         steady_metric: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
+        check_parts(model_config, VAE_DLM_Config, encoder, decoder)
         config, d = model_config, model_config.latent_dim
-        require_input_dim(config, "(201,)")
         if steady_metric is not None and config.steady_metric != "custom":
             raise ValueError(
                 f"A steady metric is given, but the config says {config.steady_metric!r}: set "
@@ -156,26 +167,32 @@ class VAE_DLM(GeometricModel):
             kwargs: what pythae's trainer passes; not used.
         """
         config = self.model_config
-        x, target, t = read_batch(inputs, config, self.training)
+        batch = {**inputs, "data": data_of(inputs, self)}
+        x, target, t = read_batch(batch, config, self.training)
         mean, log_variance = self.posterior(x)
         u, _ = draw(mean, log_variance)
         with torch.autocast(x.device.type, enabled=False):
             # Derivatives need full precision; with half of it there is none left of the residual.
             u = u.to(t.dtype)
-            z, geometry = self._geometry(u, t)
-        recon_x = decoded(self.decoder.network, z, config.input_dim)
-        recon_loss = F.mse_loss(recon_x, target)
+            z, geometry = self._geometry(u, t, x)
+        recon_x = decoded(self.decoder.network, z, config.input_dim, data=x)
+        recon_loss = reconstruction_loss(config, target, recon_x)
         reg_loss = divergence(mean, log_variance).mean()
         terms = {"recon_loss": recon_loss, "reg_loss": reg_loss, **geometry}
-        return ModelOutput(loss=total_loss(config, terms), **terms, recon_x=recon_x, z=u)
+        self._watch(target, recon_x, reg_loss / 2)
+        return ModelOutput(loss=total_loss(config, terms, x), **terms, recon_x=recon_x, z=u)
 
-    def _geometry(self, u: torch.Tensor, t: torch.Tensor):
+    def _remedy_for_collapse(self) -> str:
+        weight = self.model_config.kl_weight
+        return f"Lower kl_weight, now {weight:g}, or raise recon_weight, or train for longer."
+
+    def _geometry(self, u: torch.Tensor, t: torch.Tensor, data: torch.Tensor | None = None):
         """Points of the manifold, and the terms of the loss that are about its metric."""
         config = self.model_config
         if not config.has_geometry:
             return self.decoder.points(u, t), {}
         networks = self.decoder.manifold_map, self.metric_network, self.flow_operator
-        z, terms = metric_terms(config, *networks, self._steady, u, t)
+        z, terms = metric_terms(config, *networks, self._steady, u, t, data)
         # A few outliers are normal.
         lost = terms.get("num_degenerate", 0)
         if 10 * lost >= len(u) and self.training and not self._warned_of_rank:
@@ -198,9 +215,14 @@ class VAE_DLM(GeometricModel):
 
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance of the chart point, both ``[B, d]``, of states ``[B, *input_dim]``
-        at time 0."""
+        at time 0.
+
+        Raises:
+            TypeError, ValueError: if the states or the encoder's output do not fit.
+            ArithmeticError: if the encoder's output is not finite.
+        """
         d = self.model_config.latent_dim
-        return encoded(self.encoder, x, d, (d,))
+        return encoded(self.encoder, check_data(x, self.model_config, "x"), d, (d,))
 
     @torch.no_grad()
     def evolve(
@@ -223,11 +245,14 @@ class VAE_DLM(GeometricModel):
             ``[B, T, *input_dim]``.
 
         Raises:
+            TypeError: if ``sample`` is not True or False, or ``generator`` no generator.
             ValueError: if states have a wrong shape or are not finite, or times are outside the
                 horizon.
         """
         config = self.model_config
-        x0 = check_data(as_data(x0, "x0").to(like(self)), config, "x0")
+        check_flag("sample", sample)
+        check_generator(generator)
+        x0 = data_for(self, x0, "x0")
         times = as_tensor(times, "times").to(x0).reshape(-1)
         if len(times) == 0:
             raise ValueError("times is empty: give at least one.")
@@ -258,7 +283,9 @@ class VAE_DLM(GeometricModel):
                   \quad u_s \sim q(u | x_0)
 
         The weights of the loss fix the variance: the loss is the evidence lower bound, times
-        :math:`-2 w_k`, of :math:`\varsigma^2 = D w_k / w_r` with D the numbers of a state. As for
+        :math:`-2 w_k`, of :math:`\varsigma^2 = D w_k / w_r` with D the numbers of a state. For the
+        cross entropy the Bernoulli likelihood takes the place of the Gaussian, whatever the
+        weights; the loss is its bound, times :math:`-2 w_k`, where :math:`w_r = 2 D w_k`. As for
         pythae's models, the mean log likelihood is returned: its *sign* is not that of the name.
 
         Args:
@@ -272,19 +299,13 @@ class VAE_DLM(GeometricModel):
             The mean over the data.
 
         Raises:
-            ValueError: if a number is less than 1, ``kl_weight`` is 0, or data or times do not fit.
+            ValueError: if a number is less than 1, ``kl_weight`` is 0 (for the squared error), or
+                data or times do not fit.
         """
-        config = self.model_config
-        if config.kl_weight == 0:
-            raise ValueError("With kl_weight = 0 the loss is no likelihood: set it above 0.")
-        data = check_data(as_data(data, "data").to(like(self)), config)
-        if target is None:
-            target = data
-        else:
-            target = as_data(target, "target").to(like(self))
-            check_data(target, config, "The target", len(data))
+        config, variance = self.model_config, likelihood_variance(self.model_config)
+        data = data_for(self, data)
+        target = data if target is None else data_for(self, target, "target", len(data))
         t = check_times(config.default_time if time is None else time, data, config.horizon)
-        variance = math.prod(config.input_dim) * config.kl_weight / config.recon_weight
 
         def weight_of_a_draw(_, x, t, mean, log_variance):
             u, noise = draw(mean, log_variance)
@@ -301,5 +322,6 @@ class VAE_DLM(GeometricModel):
         Raises:
             ValueError: if the time is outside the horizon.
         """
+        t = check_number("t", t, least=0)
         check_times(t, torch.empty(1), self.model_config.horizon)
-        return PullbackMetric(ManifoldAt(self.decoder, float(t)))
+        return PullbackMetric(ManifoldAt(self.decoder, t))

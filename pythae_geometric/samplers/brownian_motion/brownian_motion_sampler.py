@@ -9,6 +9,7 @@ from ..._inputs import as_points
 from ...geometry import DegenerateMetricError, Metric, PosteriorMetric, PullbackMetric
 from ...geometry.brownian import walk
 from ...models.decoder_map import decoder_space
+from ...models.foreign import labels_for, takes_labels
 from ..base import LatentSampler
 from ..posterior_metric import posterior_metric, refuse_times
 from ..posteriors import embed, encode
@@ -65,6 +66,12 @@ class BrownianMotionSampler(LatentSampler):
                 f"A {self.model.model_name} has no metric of its own, as BrownianRVAE and RicciAE "
                 "do: choose metric='pullback' or metric='posterior' in the config."
             )
+        of_decoder = self.sampler_config.metric != "posterior"
+        if of_decoder and takes_labels(self.model):
+            raise TypeError(
+                "The metric of this model's decoder depends on the label: take the model of one, "
+                "BrownianMotionSampler(foreign.given(model, label)), or metric='posterior'."
+            )
         self._to_decoder = decoder_space(self.model)
         self.metric: Metric | None = None
         self.time: float | None = None
@@ -78,6 +85,7 @@ class BrownianMotionSampler(LatentSampler):
         training_config=None,
         start: torch.Tensor | None = None,
         batch_size: int = 500,
+        labels=None,
     ):
         """Choose the metric, the starting points and the time.
 
@@ -92,9 +100,10 @@ class BrownianMotionSampler(LatentSampler):
                 space of the metric. None: the centre of a BrownianRVAE's prior for ``"model"``, the
                 codes of ``train_data`` else.
             batch_size: how many data are encoded at a time.
+            labels: one for each row of ``train_data``, for models whose networks take them.
 
         Raises:
-            TypeError, ValueError: if the data or the points are missing or do not fit, or if no
+            TypeError, ValueError: if the data, labels or points are missing or do not fit, or if no
                 time can be chosen by the data.
             RuntimeError: if a BrownianRVAE is still in the first phase of its training.
         """
@@ -102,11 +111,18 @@ class BrownianMotionSampler(LatentSampler):
         batch_size = check_count("batch_size", batch_size, 1)
         if start is not None:
             start = as_points(start, "start", self.model.latent_dim)
+        if labels is not None:
+            labels = labels_for(self.model, labels)
+        if eval_data is not None and takes_labels(self.model):
+            raise ValueError(
+                "The labels are those of train_data: leave out eval_data, or set time in the "
+                "config."
+            )
         with self._isolated():
-            self._set(*self._chosen(train_data, eval_data, start, batch_size))
+            self._set(*self._chosen(train_data, eval_data, start, batch_size, labels))
 
     def _chosen(
-        self, train_data, eval_data, start: torch.Tensor | None, batch_size: int
+        self, train_data, eval_data, start: torch.Tensor | None, batch_size: int, labels
     ) -> tuple[Metric, torch.Tensor, float]:
         """The metric, the starting points and the time."""
         config = self.sampler_config
@@ -123,7 +139,7 @@ class BrownianMotionSampler(LatentSampler):
             )
         if metric is None:
             refuse_times(self.model)
-            codes, log_vars = encode(self.model, train_data, batch_size)
+            codes, log_vars = encode(self.model, train_data, batch_size, labels)
             seed = config.seed if config.seed is not None else int(torch.randint(2**31, ()))
             metric = posterior_metric(codes, log_vars, seed=seed)
         elif start is None or time is None:

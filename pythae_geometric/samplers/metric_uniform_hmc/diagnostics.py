@@ -28,6 +28,8 @@ class HMCDiagnostics:
         never_accepted: number of chains with a mean acceptance probability below 0.001.
         at_start: number of chains that ended at the very point where they started. With
             ``metric="posteriors"`` these are codes of training data.
+        restarted: how often a chain that did not move was begun again at another training code.
+            At most 5 % of the chains are, in each of 5 rounds; more are left and reported.
         diverged: number of chains with a divergent step.
         flat: number of chains that ended where the metric of ``"posteriors"`` is flat: where its
             volume differs by less than 1 % a coordinate from that of the regularisation alone.
@@ -47,6 +49,7 @@ class HMCDiagnostics:
     at_start: int = 0
     diverged: int = 0
     flat: int = 0
+    restarted: int = 0
 
     def problems(self, metric: str) -> str | None:
         """What the user should know of these chains and what to do, in one message; or None."""
@@ -111,7 +114,7 @@ def summarise(outcomes: list[HMCDiagnostics]) -> HMCDiagnostics:
     def mean(name):
         return sum(getattr(o, name) * o.num_chains for o in outcomes) / max(num_chains, 1)
 
-    totals = ("divergences", "never_accepted", "at_start", "diverged", "flat")
+    totals = ("divergences", "never_accepted", "at_start", "diverged", "flat", "restarted")
     return HMCDiagnostics(
         acceptance_rate=mean("acceptance_rate"),
         step_size=mean("step_size"),

@@ -116,6 +116,7 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any]):
         """Build the config from its fields, those of a file of version 0.1.0 too."""
-        if "metric" not in config_dict and "additive_volume" in config_dict:
+        is_dict = isinstance(config_dict, dict)
+        if is_dict and "metric" not in config_dict and "additive_volume" in config_dict:
             config_dict = {**config_dict, "metric": "posteriors"}
         return super().from_dict(config_dict)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import torch
@@ -13,7 +14,7 @@ from ..posterior_metric import posterior_metric, refuse_times
 from ..posteriors import encode, encode_any
 from ..progress import progress_bar
 from ..state import metric_of, positive, taken
-from .diagnostics import NEVER, HMCDiagnostics, summarise
+from .diagnostics import NEVER, SHARE, HMCDiagnostics, summarise
 from .local_units import LocalUnits
 from .metric_uniform_hmc_config import MetricUniformHMCSamplerConfig
 
@@ -31,6 +32,8 @@ COLLAPSED = 0.1
 PAPER_STEPS = 100
 PAPER_LEAPFROGS = 10
 PAPER_STEP_SIZE = 0.005
+# How often the few chains that did not move are begun again.
+RESTARTS = 5
 
 
 class MetricUniformHMCSampler(LatentSampler):
@@ -56,8 +59,9 @@ class MetricUniformHMCSampler(LatentSampler):
     taken as the encoder gives them, and samples are projected on the ball; those of ``SVAE`` on the
     sphere.
 
-    A chain that did nothing is never passed off as a sample in silence: after each call of
-    ``sample`` one warning says how many chains never accepted a step, ended where they started,
+    A chain that did nothing is never passed off as a sample in silence. Where up to 5 % of the
+    chains that start at training points did not move, these begin again at others. After each call
+    of ``sample`` one warning says how many chains never accepted a step, ended where they started,
     diverged, or ended in the flat part of the metric, and what to set; :attr:`diagnostics` has the
     numbers.
 
@@ -87,7 +91,14 @@ class MetricUniformHMCSampler(LatentSampler):
         self._to_decoder = decoder_space(self.model)
         self._results: list = []
 
-    def fit(self, train_data=None, eval_data=None, training_config=None, batch_size: int = 500):
+    def fit(
+        self,
+        train_data=None,
+        eval_data=None,
+        training_config=None,
+        batch_size: int = 500,
+        labels=None,
+    ):
         """Make the metric from the codes, or the posteriors, of the training data.
 
         Args:
@@ -97,11 +108,15 @@ class MetricUniformHMCSampler(LatentSampler):
             eval_data: not used; here because pythae's pipeline passes it.
             training_config: not used; likewise.
             batch_size: how many are encoded at a time.
+            labels: one for each row of ``train_data``, for models whose networks take them
+                (:mod:`~pythae_geometric.models.foreign`); None: those of the data set. The metric
+                is one for all labels.
 
         Raises:
-            TypeError: if the data are not numbers, or the model has no posterior variances for
-                ``metric="posteriors"``.
-            ValueError: if the data are missing, empty, of a wrong shape or not finite; if there
+            TypeError: if the data are not numbers, the model has no posterior variances for
+                ``metric="posteriors"``, or labels are missing or not taken.
+            ValueError: if the data are missing, empty, of a wrong shape or not finite, or labels
+                are not as many; if there
                 are fewer than ``num_centroids``; if all codes coincide; or, for
                 ``"posteriors"``, if variances have collapsed or exploded, or if the paper's
                 temperature is 0 because the centroids coincide.
@@ -116,22 +131,22 @@ class MetricUniformHMCSampler(LatentSampler):
             )
         with self._isolated():
             if self.sampler_config.metric == "codes":
-                self._fit_codes(train_data, batch_size, seed)
+                self._fit_codes(train_data, labels, batch_size, seed)
             else:
-                self._fit_posteriors(train_data, batch_size, seed)
+                self._fit_posteriors(train_data, labels, batch_size, seed)
 
-    def _fit_codes(self, train_data, batch_size: int, seed: int) -> None:
+    def _fit_codes(self, train_data, labels, batch_size: int, seed: int) -> None:
         config = self.sampler_config
-        codes, log_vars = encode_any(self.model, train_data, batch_size)
+        codes, log_vars = encode_any(self.model, train_data, batch_size, labels)
         if not isinstance(self.model, BrownianRVAE):  # which gives a log time there
             _warn_of_collapse(codes, log_vars)
         metric = fit_mixture_metric(codes, config.num_centroids, config.temperature, seed)
         self._set(metric, step_size=self._adapted_step_size(metric, seed))
 
-    def _fit_posteriors(self, train_data, batch_size: int, seed: int) -> None:
+    def _fit_posteriors(self, train_data, labels, batch_size: int, seed: int) -> None:
         config = self.sampler_config
         refuse_times(self.model)
-        means, log_vars = encode(self.model, train_data, batch_size)
+        means, log_vars = encode(self.model, train_data, batch_size, labels)
         metric = posterior_metric(
             means,
             log_vars,
@@ -228,25 +243,45 @@ class MetricUniformHMCSampler(LatentSampler):
 
     def _draw_posteriors(self, num_samples: int, keep: int):
         config = self.sampler_config
+        start, step_size = self._training_codes(num_samples), config.eps_lf or PAPER_STEP_SIZE
+        result = self._walk(start, step_size, config.adaptation_steps, keep)
+        # A chain that accepts nothing gives back a training code: a few are begun again elsewhere.
+        # Many are reported.
+        z, restarted = result.position, 0
+        for _ in range(RESTARTS):
+            still = (z == start).all(-1).nonzero().flatten()
+            if not 0 < len(still) <= SHARE * num_samples:
+                break
+            start[still] = self._training_codes(len(still))
+            z[still] = self._walk(start[still], result.step_size).position
+            restarted += len(still)
+        outcome = self._outcome(start, result._replace(position=z))
+        return z, dataclasses.replace(outcome, restarted=restarted)
+
+    def _training_codes(self, count: int) -> torch.Tensor:
         which = torch.randint(
-            len(self._starts), (num_samples,), generator=self._generator, device=self.device
+            len(self._starts), (count,), generator=self._generator, device=self.device
         )
-        start = self._starts[which]
+        return self._starts[which]
+
+    def _walk(
+        self, start: torch.Tensor, step_size: float, adaptation_steps: int = 0, keep: int = 0
+    ) -> HMCResult:
+        config = self.sampler_config
         steps = config.mcmc_steps_nbr or PAPER_STEPS
-        with progress_bar("HMC", config.adaptation_steps + steps) as bar:
-            result = hmc(
+        with progress_bar("HMC", adaptation_steps + steps) as bar:
+            return hmc(
                 self.metric.log_volume_and_grad,
                 start,
                 steps=steps,
                 leapfrog_steps=config.n_lf or PAPER_LEAPFROGS,
-                step_size=config.eps_lf or PAPER_STEP_SIZE,
-                adaptation_steps=config.adaptation_steps,
+                step_size=step_size,
+                adaptation_steps=adaptation_steps,
                 target_acceptance=config.target_acceptance,
                 keep_chains=keep,
                 generator=self._generator,
                 progress=bar.update,
             )
-        return result.position, self._outcome(start, result)
 
     def _outcome(self, start: torch.Tensor, result: HMCResult) -> HMCDiagnostics:
         z, metric = result.position, self.metric

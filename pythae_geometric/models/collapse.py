@@ -2,8 +2,7 @@
 
 import torch
 
-from ...geometry._warnings import warn
-from .er_manifold_vae_config import ERManifoldVAEConfig
+from ..geometry._warnings import warn
 
 # A divergence in nats, which bounds the information of a code on its data point, below which a
 # model of this many epochs has collapsed. Before, posteriors are near the prior in any model.
@@ -28,29 +27,25 @@ class CollapseWatch:
         """Count the mean divergence of a batch, ``[]``."""
         self.total, self.batches = self.total + kl.detach(), self.batches + 1
 
-    def end_epoch(self, config: ERManifoldVAEConfig) -> None:
-        """Count an epoch.
+    def end_epoch(self, remedy: str) -> None:
+        """Count an epoch, if there was a batch in it.
+
+        Args:
+            remedy: what to do, for the warning.
 
         Warns:
             CollapsedPosteriorWarning: if the posterior has collapsed.
         """
+        if not self.batches:
+            return
         self.epochs += 1
-        kl = float(self.total) / max(self.batches, 1)
+        kl = float(self.total) / self.batches
         self._begin_epoch()
         if self.epochs >= EPOCHS and kl < COLLAPSED and not self.warned:
             self.warned = True
             warn(
                 f"The posterior has collapsed: after {self.epochs} epochs its divergence from the "
                 f"prior is {kl:.2g} nats, so the codes say next to nothing about the data, and "
-                f"samples will all look alike. {_remedy(config)}",
+                f"samples will all look alike. {remedy}",
                 CollapsedPosteriorWarning,
             )
-
-
-def _remedy(config: ERManifoldVAEConfig) -> str:
-    if config.likelihood_std is not None:
-        return (
-            f"likelihood_std={config.likelihood_std:g} is large for these data: make it smaller, "
-            "or leave it out, and it is learned."
-        )
-    return "Train for more epochs or with a larger learning rate, or take another manifold."

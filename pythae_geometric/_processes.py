@@ -1,0 +1,52 @@
+"""Several processes that train one model, as ``torch.distributed`` has them."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import distributed
+
+
+def several() -> bool:
+    """Whether this is one of several processes of a group."""
+    ready = distributed.is_available() and distributed.is_initialized()
+    return ready and distributed.get_world_size() > 1
+
+
+def is_first() -> bool:
+    return not several() or distributed.get_rank() == 0
+
+
+def gathered(x: torch.Tensor) -> torch.Tensor:
+    """The rows ``[n, ...]`` of all processes, ``[n * processes, ...]``, each with as many.
+
+    Those with one number lie next to each other, as in the data that a ``DistributedSampler``
+    deals out.
+    """
+    parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, x.contiguous())
+    return torch.stack(parts, 1).flatten(0, 1)
+
+
+def summed(x: torch.Tensor) -> torch.Tensor:
+    """The sum over the processes."""
+    x = x.clone()
+    distributed.all_reduce(x)
+    return x
+
+
+@torch.no_grad()
+def by_first(make: Callable[[], None], tensors: Iterable[torch.Tensor]) -> None:
+    """Call ``make`` in the first process, and give the numbers that it sets to all others."""
+    if is_first():
+        make()
+    if several():
+        for tensor in tensors:
+            distributed.broadcast(tensor.data, src=0)
+
+
+def with_gradients_of(parameters: Iterable[torch.Tensor], loss: torch.Tensor) -> torch.Tensor:
+    """A loss in which all parameters take part, those without influence with gradients of 0.
+
+    A ``DistributedDataParallel``, as pythae's trainer makes it, waits for the gradients of all.
+    """
+    return loss + 0 * sum(parameter.sum() for parameter in parameters)
