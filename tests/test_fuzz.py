@@ -546,6 +546,11 @@ def of_geometry(folder):
         "curvature_and_cholesky": (
             geometry.curvature_and_cholesky, {"immersion": MAP, "z": POINTS},
         ),
+        "curvature_estimates": (
+            geometry.curvature_estimates,
+            {"immersion": MAP, "z": POINTS, "num_tangents": count(2, 2), "num_estimates": count(2),
+             "generator": generator()},
+        ),
         "ricci": (geometry.ricci, {"metric": thing(posterior, sheet), "z": POINTS}),
         "distance_matrix": (
             geometry.distance_matrix,

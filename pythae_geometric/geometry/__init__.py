@@ -9,6 +9,7 @@ from .brownian import brownian_motion
 from .connection import ricci
 from .curvature import (
     curvature_and_cholesky,
+    curvature_estimates,
     gradient_norm_squared,
     normalize_potential,
     perelman_f,
@@ -57,6 +58,7 @@ __all__ = [
     "Torus",
     "brownian_motion",
     "curvature_and_cholesky",
+    "curvature_estimates",
     "directional_derivative",
     "distance_matrix",
     "evaluation_mode",

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import nn
 
-from ._checks import check_count, check_number, check_points, check_tensor
+from ._checks import check_count, check_generator, check_number, check_points, check_tensor
 from ._guard import guard, owner_of
 from ._warnings import warn
 from .connection import metric_scalar_curvature
@@ -117,6 +117,68 @@ def _curvature_and_cholesky(immersion, z):
         E = torch.linalg.solve_triangular(R_frame, _identity(R), upper=True)
         curvature = curvature.index_put((skewed,), _gauss_equation(H.flatten(1, -2), Q, E))
     return curvature, R.mT
+
+
+def curvature_estimates(
+    immersion: Immersion,
+    z: torch.Tensor,
+    num_tangents: int,
+    num_estimates: int = 2,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Unbiased estimates of the scalar curvature by few tangents, and the Cholesky factor.
+
+    The scalar curvature is :math:`d (d - 1)` times the mean sectional curvature of the tangent
+    planes. An estimate takes the planes of a random subspace of m dimensions, drawn uniformly: with
+    the normal parts :math:`h_{ab}` of second derivatives along an orthonormal frame of that,
+
+    .. math:: \hat R = \frac{d (d - 1)}{m (m - 1)}
+              \Big( \Big| \sum_{a \le m} h_{aa} \Big|^2 - \sum_{a, b \le m} |h_{ab}|^2 \Big).
+
+    It takes m (m + 1) / 2 second derivatives in place of d (d + 1) / 2. Its standard deviation is
+    :math:`d (d - 1)` times that of the mean sectional curvature of such a subspace: 0 where all
+    sectional curvatures at a point are equal, and where m = d. The product of two estimates is an
+    unbiased estimate of :math:`R^2`; their gradients are unbiased, too.
+
+    Args:
+        immersion: as for :func:`scalar_curvature`.
+        z: points, ``[B, d]``.
+        num_tangents: m, from 2 to d.
+        num_estimates: n, independent at each point.
+        generator: of the subspaces; None: torch's global one.
+
+    Returns:
+        The estimates ``[n, B]``, and the Cholesky factor ``[B, d, d]`` of the metric.
+
+    Raises:
+        DegenerateMetricError, TypeError, ValueError: as for :func:`scalar_curvature`; a number is
+            out of range.
+
+    References:
+        The scalar curvature as a mean of sectional ones: M. P. do Carmo, Riemannian Geometry,
+        Birkhäuser 1992, chapter 4, section 4.
+    """
+    z = check_points(z)
+    d = z.shape[1]
+    m, n = (
+        check_count("num_tangents", num_tangents, 2),
+        check_count("num_estimates", num_estimates, 1),
+    )
+    check_generator(generator)
+    if m > d:
+        raise ValueError(f"num_tangents must be at most the dimension, {d}, got {m}.")
+    with guard(immersion, z):
+        Q, R = orthonormal_frame(jacobian(immersion, z).flatten(1, -2))
+        E = torch.linalg.solve_triangular(R, _identity(R), upper=True)
+        estimates = []
+        for _ in range(n):
+            draw = torch.randn(len(z), d, m, generator=generator, dtype=z.dtype, device=z.device)
+            subspace = torch.linalg.qr(draw)[0]
+            J, H = second_derivatives_along(immersion, z, (E @ subspace).movedim(-1, 0))
+            _check_second_derivatives(immersion, J, H)
+            frame = torch.eye(m, dtype=z.dtype, device=z.device).expand(len(z), m, m)
+            estimates.append(_gauss_equation(H.flatten(1, -2), Q, frame))
+    return d * (d - 1) / (m * (m - 1)) * torch.stack(estimates), R.mT
 
 
 def _gauss_equation(H: torch.Tensor, Q: torch.Tensor, E: torch.Tensor) -> torch.Tensor:
@@ -293,7 +355,9 @@ def normalize_potential(
     if (tau is None) != (n is None):
         raise ValueError("Give both tau and n (for W) or neither (for F).")
     log_integral = torch.logsumexp(_log_measure(log_volume, log_weights, f=f) - f, dim=0)
-    return f + log_integral - (0.0 if tau is None else _log_gaussian_normaliser(tau, n))
+    return f + log_integral - (
+        0.0 if tau is None or n is None else _log_gaussian_normaliser(tau, n)
+    )
 
 
 def gradient_norm_squared(f: Immersion, z: torch.Tensor, cholesky: torch.Tensor) -> torch.Tensor:

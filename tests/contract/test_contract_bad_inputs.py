@@ -46,6 +46,7 @@ CONFIGS = {
     },
     RicciAEConfig: {
         "reconstruction_loss": ("l1", None, 3),
+        "num_tangents": (0, 1, 3, -2, 1.5, "two"),
         "latent_dim": (*COUNT, 1),
         "functional": ("R", None, 3),
         "recon_weight": (*NUMBERS, -1, inf),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from processes import run_at_once
+from pydantic import ValidationError
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig, AutoModel
 from pythae.models.base.base_utils import ModelOutput
@@ -493,3 +494,54 @@ def test_several_processes_stay_in_step(tmp_path):
         for name, value in one.items():
             assert torch.equal(value, two[name]), (functional, name)
             assert not torch.equal(value, start[name]), (functional, name)
+
+
+# Estimates by random tangents
+
+
+@pytest.mark.parametrize("functional", ["total_squared", "perelman_f", "perelman_w"])
+def test_the_loss_with_random_tangents_is_unbiased(functional):
+    """Its mean over 300 draws at the same codes is the exact loss, within 4.5 standard errors."""
+    fields = {
+        "input_dim": (20,),
+        "latent_dim": 4,
+        "functional": functional,
+        "points": "encoded",
+        "curvature_weight": 1.0,
+    }
+    torch.manual_seed(0)
+    exact = RicciAE(RicciAEConfig(**fields))
+    model = RicciAE(RicciAEConfig(**fields, num_tangents=2))
+    model.load_state_dict(exact.state_dict())
+    x, generator = {"data": torch.randn(40, 20)}, torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        losses = torch.stack([model(x, generator).curvature_loss for _ in range(300)])
+        expected = float(exact(x).curvature_loss)
+    error = float(losses.std()) / 300**0.5
+    assert abs(float(losses.mean()) - expected) < 4.5 * error
+    assert 0 < error
+
+
+def test_training_with_random_tangents_flattens_and_is_saved(tmp_path):
+    torch.manual_seed(0)
+    config = RicciAEConfig(
+        input_dim=(20,), latent_dim=4, points="encoded", num_tangents=3, curvature_weight=1.0
+    )
+    model, x = RicciAE(config), torch.randn(64, 20)
+    z = model.encoder(x).embedding.detach()
+    optimizer = torch.optim.Adam(model.decoder.parameters(), lr=1e-3)
+    before = float(model.curvature(z).square().mean())
+    for _ in range(100):
+        optimizer.zero_grad()
+        model({"data": x}).loss.backward()
+        optimizer.step()
+    z = model.encoder(x).embedding.detach()
+    assert float(model.curvature(z).square().mean()) < 0.5 * before
+    model.save(str(tmp_path))
+    assert RicciAE.load_from_folder(str(tmp_path)).model_config.num_tangents == 3
+
+
+@pytest.mark.parametrize("num_tangents", [1, 5, 0])
+def test_numbers_of_tangents_out_of_range(num_tangents):
+    with pytest.raises(ValidationError, match="num_tangents must be from 2 to latent_dim, 4"):
+        RicciAEConfig(input_dim=(20,), latent_dim=4, num_tangents=num_tangents)

@@ -95,7 +95,9 @@ class RicciAE(GeometricModel, AE):
         )
         self.model_name = "RicciAE"
         self._set_networks(encoder, decoder, self.encoder)
-        self.functional = RicciFunctional(config.functional, config.latent_dim, config.tau)
+        self.functional = RicciFunctional(
+            config.functional, config.latent_dim, config.tau, config.num_tangents
+        )
         self.register_buffer("training_steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, inputs, generator: torch.Generator | None = None, **kwargs) -> ModelOutput:
@@ -103,7 +105,7 @@ class RicciAE(GeometricModel, AE):
 
         Args:
             inputs: with ``data`` ``[N, *input_dim]``.
-            generator: of the uniform points; None: torch's global one.
+            generator: of the uniform points and of random tangents; None: torch's global one.
             kwargs: what pythae's trainer passes; not used.
         """
         config = self.model_config
@@ -155,7 +157,7 @@ class RicciAE(GeometricModel, AE):
         if torch.is_grad_enabled():
             immersion = WithCheckedGradients(immersion)
         ascent = config.curvature_weight < 0
-        value, R, L = self.functional(immersion, points, log_weight, ascent)
+        value, R, L = self.functional(immersion, points, log_weight, ascent, generator)
         return ModelOutput(curvature_loss=value, **summary(R, L, config.regularization))
 
     @classmethod

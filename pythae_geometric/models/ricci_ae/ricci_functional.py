@@ -6,6 +6,7 @@ from torch.func import functional_call
 
 from ...geometry import (
     curvature_and_cholesky,
+    curvature_estimates,
     gradient_norm_squared,
     normalize_potential,
     perelman_f,
@@ -38,20 +39,27 @@ class RicciFunctional(nn.Module):
         name: ``"total_squared"``, ``"perelman_f"`` or ``"perelman_w"``.
         dim: latent dimension ``n``.
         tau: scale of :math:`\mathcal{W}`.
+        num_tangents: of the estimates of the curvature
+            (:func:`~pythae_geometric.geometry.curvature_estimates`); None: the exact one.
 
     References:
         Lazarev, 2023, equations 1 to 3; Perelman, 2002, arXiv:math/0211159, sections 1 and 3.
     """
 
-    def __init__(self, name: str, dim: int, tau: float):
+    def __init__(self, name: str, dim: int, tau: float, num_tangents: int | None = None):
         super().__init__()
-        self.name, self.dim, self.tau = name, dim, tau
+        self.name, self.dim, self.tau, self.num_tangents = name, dim, tau, num_tangents
         self.potential = None
         if name != "total_squared":
             self.potential = nn.Sequential(nn.Linear(dim, 64), nn.Tanh(), nn.Linear(64, 1))
 
     def forward(
-        self, immersion: Immersion, z: torch.Tensor, log_weights: torch.Tensor, ascent: bool = False
+        self,
+        immersion: Immersion,
+        z: torch.Tensor,
+        log_weights: torch.Tensor,
+        ascent: bool = False,
+        generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         r"""Value, curvatures and the Cholesky factors of the metric.
 
@@ -61,14 +69,24 @@ class RicciFunctional(nn.Module):
             log_weights: of the points; see :func:`~pythae_geometric.geometry.perelman_f`.
             ascent: whether the immersion climbs. The potential descends all the same, as in
                 Perelman's :math:`\lambda(g) = \inf_f \mathcal{F}(g, f)`: its gradient is reversed.
+            generator: of the estimates; None: torch's global one.
 
         Returns:
             The value (a scalar), ``R`` ``[B]`` and ``L`` ``[B, d, d]``.
         """
-        R, L = curvature_and_cholesky(immersion, z)
+        estimates = None
+        if self.num_tangents is None:
+            R, L = curvature_and_cholesky(immersion, z)
+        else:
+            estimates, L = curvature_estimates(immersion, z, self.num_tangents, 2, generator)
+            R = estimates.mean(0)
         log_volume = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if self.potential is None:
-            return total_squared_curvature(R, log_volume, log_weights), R, L
+            if estimates is not None:  # the square of a mean would be too large
+                value = (estimates.prod(0) * (log_volume + log_weights).exp()).sum()
+            else:
+                value = total_squared_curvature(R, log_volume, log_weights)
+            return value, R, L
         potential = self.potential
         if torch.is_grad_enabled():
             potential = WithCheckedGradients(potential, -1.0 if ascent else 1.0)
