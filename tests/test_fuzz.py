@@ -469,8 +469,11 @@ def of_models(folder):
     }
     for make in (foreign.autoencoder_of, foreign.conditional_autoencoder_of):
         calls[make.__name__] = (make, networks)
-    given = Argument(1, (None, "words", {}, object(), 1j), (np.int64(1), torch.tensor(1)))
-    calls["ConditionalAutoencoder.given"] = (conditional().given, {"label": given})
+    label = Argument(1, (None, "words", {}, object(), 1j), (np.int64(1), torch.tensor(1)))
+    calls["ConditionalAutoencoder.given"] = (conditional().given, {"label": label})
+    plain = foreign.autoencoder_of(nn.Linear(4, 2), nn.Linear(2, 4), (4,), 2)
+    of_model = thing(conditional(), None, plain)
+    calls["given"] = (foreign.given, {"model": of_model, "label": label})
     return calls
 
 
@@ -981,10 +984,10 @@ ELSEWHERE = {
 
 def public_callables():
     """The names of public functions, and of classes with their public methods."""
-    for module in (pg, models, samplers, geometry, evaluation):
+    for module in (pg, models, foreign, samplers, geometry, evaluation):
         for name in module.__all__:
             yield name, getattr(module, name)
-    for module in (plotting, burgers, symmetric, synthetic, trajectories, foreign):
+    for module in (plotting, burgers, symmetric, synthetic, trajectories):
         for name, value in vars(module).items():
             if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__:
                 yield name, value

@@ -42,12 +42,12 @@ class ConvergenceWarning(RuntimeWarning):
 
 @dataclass(frozen=True)
 class Curve:
-    """A batch of curves, each on the unit interval at constant speed.
+    r"""A batch of curves, each on the unit interval at constant speed.
 
     Attributes:
         nodes: points at the times ``0, 1/N, ..., 1``, ``[B, N + 1, d]``.
         length: lengths, ``[B]``.
-        energy: energies ½ ∫ |γ'|² dt, ``[B]``; ½ length² at constant speed.
+        energy: energies :math:`\tfrac12 \int |\gamma'|^2 dt`, ``[B]``; ½ length² at constant speed.
         converged: which curves are local minima to the tolerance, and have neither slipped
             between their nodes nor length 0 between different points, ``[B]``. A structure of the
             metric much narrower than a step can go unnoticed.
@@ -248,7 +248,7 @@ def squared_speed(metric: Metric, c: torch.Tensor) -> torch.Tensor:
 
 def squared_speed_between(
     metric: Metric, line: torch.Tensor
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+) -> Callable[[torch.Tensor, torch.Tensor | slice], torch.Tensor]:
     """:func:`squared_speed` of curves with the ends of ``line [B, N + 1, d]``: of ``c`` and rows.
 
     The images of the ends are taken once.

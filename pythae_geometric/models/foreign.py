@@ -20,7 +20,9 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import nn
 
 from .._checks import check_count
-from .._inputs import as_shape, as_tensor, like
+from .._inputs import as_model, as_shape, as_tensor, like
+
+__all__ = ["ConditionalAutoencoder", "autoencoder_of", "conditional_autoencoder_of", "given"]
 
 
 def autoencoder_of(
@@ -53,7 +55,7 @@ def autoencoder_of(
 class ConditionalAutoencoder(AE):
     """An autoencoder whose networks take labels; made by :func:`conditional_autoencoder_of`."""
 
-    def given(self, label) -> AE:
+    def given(self, label: object) -> AE:
         """The autoencoder of the data of one label; see :func:`given`."""
         return given(self, label)
 
@@ -89,7 +91,7 @@ def conditional_autoencoder_of(
     return _model_of(ConditionalAutoencoder, encoder, decoder, input_dim, latent_dim)
 
 
-def given(model: AE, label) -> AE:
+def given(model: AE, label: object) -> AE:
     """The autoencoder of the data of one label, of the networks of a model that takes labels.
 
     Args:
@@ -100,6 +102,7 @@ def given(model: AE, label) -> AE:
     Raises:
         TypeError: if the model takes no labels, or the label is no number.
     """
+    model = as_model(model)
     if not takes_labels(model):
         raise _takes_none(model)
     label = _on(model, as_tensor(label, "label"))
@@ -191,6 +194,8 @@ def _model_of(
 
 class _Given(nn.Module):
     """A network of data or codes and labels, with one label for all of them."""
+
+    label: torch.Tensor
 
     def __init__(self, network: nn.Module, label: torch.Tensor):
         super().__init__()

@@ -40,8 +40,8 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
             weight so many times larger. Default: 1
         num_tangents (int): Estimate the curvature by so many random tangents, from 2 to latent_dim:
             unbiased, and in many latent dimensions far cheaper
-            (:func:`~pythae_geometric.geometry.curvature_estimates`; at 32, with 4, a step takes a
-            twentieth of the time). ``"total_squared"`` is then the product of two estimates, which
+            (:func:`~pythae_geometric.geometry.curvature_estimates`; at 32, with 4, a step takes an
+            eighteenth of the time). ``"total_squared"`` is then the product of two estimates, which
             may be negative. None: exact. Default: None
         regularization (float): :math:`\varepsilon > 0`; the metric is
             :math:`J^\top J + \varepsilon^2 I`. Default: 1e-3
