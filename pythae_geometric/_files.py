@@ -98,7 +98,8 @@ def read_together(folder: str | os.PathLike, kind: str, names: Iterable[str]) ->
         found = {name: content for name, (content, _) in read.items()}
         wrong = _first_wrong(folder, kind, found)
         if wrong is None:
-            return {name: found[name] for name in names if found[name] is not None}
+            contents = {name: found[name] for name in names}
+            return {name: data for name, data in contents.items() if data is not None}
         files = [file for _, file in read.values()]
         if files == before:  # no other process is saving: it will not get better
             raise wrong
@@ -132,7 +133,7 @@ def ensure_writable(folder: str | os.PathLike, argument: str) -> None:
     """
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=os.fspath(folder)):
             pass
     except OSError as error:
         raise OSError(

@@ -8,7 +8,8 @@ itself, a tuple that begins with them, or a dictionary with the key ``"data"``.
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -276,11 +277,11 @@ def _different_shapes(name: str, one: torch.Size, other: torch.Size) -> str:
     )
 
 
-def _holds_tensors(values: object) -> bool:
+def _holds_tensors(values: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(values, list | tuple) and any(isinstance(v, torch.Tensor) for v in values)
 
 
-def _stacked(rows: list, name: str) -> torch.Tensor:
+def _stacked(rows: Sequence[Any], name: str) -> torch.Tensor:
     rows = [as_tensor(row, name) for row in rows]
     for row in rows:
         if row.shape != rows[0].shape:

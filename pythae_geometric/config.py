@@ -4,46 +4,55 @@ import dataclasses
 import functools
 import json
 import os
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from typing_extensions import Self, dataclass_transform
 
 from ._files import written_beside
 from .geometry._warnings import warn
 
 _strict = dataclass(config=ConfigDict(extra="forbid"))
 
+Config = TypeVar("Config", bound="StrictConfig")
 
-def config_dataclass(cls: type) -> type:
+if TYPE_CHECKING:  # what it is mixed into
+    from pythae.config import BaseConfig as Mixed
+else:
+    Mixed = object
+
+
+@dataclass_transform()
+def config_dataclass(cls: type[Config]) -> type[Config]:
     """Decorator of every config: pythae's pydantic dataclasses silently drop a misspelt field.
 
     Names that fields had in version 0.1.0 are taken with a warning.
     """
-    cls = _strict(cls)
-    built = cls.__init__
+    made: Any = _strict(cls)
+    built = made.__init__
 
     @functools.wraps(built)
     def __init__(self, *args, **fields):
-        for former in cls.former_names.keys() & fields.keys():
-            name = cls.former_names[former]
-            warn(f"{former} of {cls.__name__} is now called {name}.", FutureWarning)
+        for former in made.former_names.keys() & fields.keys():
+            name = made.former_names[former]
+            warn(f"{former} of {made.__name__} is now called {name}.", FutureWarning)
             fields[name] = fields.pop(former)
         built(self, *args, **fields)
 
-    if cls.former_names:
-        cls.__init__ = __init__
-    return cls
+    if made.former_names:
+        made.__init__ = __init__
+    return made
 
 
-class StrictConfig:
+class StrictConfig(Mixed):
     """Mixin of config classes: unknown fields are named, files are written whole."""
 
     # Fields under the names that version 0.1.0 gave them: configs that it saved load.
     former_names: ClassVar[dict[str, str]] = {}
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any]):
+    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
         """Build the config from its fields, also by names that they had in version 0.1.0.
 
         Raises:
@@ -56,7 +65,7 @@ class StrictConfig:
                 f"{type(config_dict).__name__}."
             )
         config_dict = {cls.former_names.get(k, k): v for k, v in config_dict.items()}
-        known = [field.name for field in dataclasses.fields(cls) if field.init]
+        known = [field.name for field in dataclasses.fields(cast(Any, cls)) if field.init]
         unknown = sorted(set(config_dict) - set(known))
         if unknown:
             raise ValueError(
@@ -67,7 +76,7 @@ class StrictConfig:
         return super().from_dict(config_dict)
 
     @classmethod
-    def from_json_file(cls, json_path: str | os.PathLike):
+    def from_json_file(cls, json_path: str | os.PathLike) -> Self:
         """Build the config from a file written by :meth:`save_json`.
 
         Raises:
@@ -122,7 +131,7 @@ def parse_config(content: bytes | None, json_path: str | os.PathLike) -> dict[st
     return fields
 
 
-def built_config(cls: type, fields: dict[str, Any], json_path: str | os.PathLike) -> Any:
+def built_config(cls: type[Any], fields: dict[str, Any], json_path: str | os.PathLike) -> Any:
     """The config of class ``cls`` that a file describes.
 
     Raises:

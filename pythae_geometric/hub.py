@@ -150,7 +150,7 @@ def pull_model(
             f"{hf_hub_path} has no readable model_config.json: no pythae model was pushed there."
         ) from error
     cls = registry.registered_class(name)
-    if hasattr(cls, "_from_folder"):
+    if cls is not None and hasattr(cls, "_from_folder"):
         return cls._from_folder(folder, allow_pickle, hf_hub_path, loader)
     with tempfile.TemporaryDirectory() as allowed:
         return _loaded_by_pythae(folder, allowed, allow_pickle, hf_hub_path, loader)

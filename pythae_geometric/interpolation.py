@@ -29,14 +29,14 @@ class Interpolation(NamedTuple):
 
 def interpolate(
     model: BaseAE,
-    starting_inputs,
-    ending_inputs,
+    starting_inputs: object,
+    ending_inputs: object,
     path: Literal["line", "geodesic", "potential"] = "geodesic",
     metric: Metric | None = None,
     granularity: int = 10,
     steps: int = 32,
     iterations: int = 400,
-    labels=None,
+    labels: object = None,
 ) -> Interpolation:
     r"""Encode pairs of data points, join them by curves, and decode along the way.
 

@@ -8,6 +8,7 @@ to pythae's own code, untouched.
 
 import functools
 import os
+from typing import Any
 
 import pythae.models
 import pythae.models.normalizing_flows
@@ -22,8 +23,8 @@ from ._extras import require
 from ._files import read_latest
 from .config import parse_config, read_config
 
-_classes: dict[str, type] = {}  # config name -> model or sampler
-_configs: dict[str, type] = {}  # config name -> config
+_classes: dict[str, type[Any]] = {}  # config name -> model or sampler
+_configs: dict[str, type[Any]] = {}  # config name -> config
 
 _PYTHAE_NAMES = frozenset(
     name
@@ -89,12 +90,12 @@ def _qualified(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def registered_class(name: str) -> type | None:
+def registered_class(name: str) -> type[Any] | None:
     """The model or sampler whose config has this name, if it is registered."""
     return _classes.get(name)
 
 
-def registered_config(name: str) -> type | None:
+def registered_config(name: str) -> type[Any] | None:
     """The config of this name, if it is registered."""
     return _configs.get(name)
 
@@ -130,7 +131,7 @@ def _patch_pythae() -> None:
 
     @functools.wraps(pipeline_init)
     def __init__(self, model, sampler_config=None):
-        sampler = _classes.get(getattr(sampler_config, "name", None))
+        sampler = _classes.get(getattr(sampler_config, "name", ""))
         if sampler is None:
             pipeline_init(self, model, sampler_config)
         else:

@@ -24,7 +24,6 @@ from lib.plain import nested_christoffel
 
 from pythae_geometric import RicciAE, RicciAEConfig
 
-
 TANGENTS = "RicciAE, num_tangents=4"
 
 

@@ -63,6 +63,8 @@ STUDIES = {
     "lambda": "Influence of lambda",
     "images": "Influence of the number of training images",
 }
+# A row with a larger share of copies is left out.
+COPIES = 0.1
 PARTS = ("table", "last", "studies")
 # Columns of means and their errors, and of means alone: a measure, and how many digits are shown.
 COLUMNS = {
@@ -115,7 +117,18 @@ def row(case, sampler, seed, **settings):
         names = "frechet", "nearest", "acceptance", "fit_seconds", "draw_seconds", "measure_seconds"
         shown = ", ".join(f"{name} {found[name]:.3g}" for name in names if name in found)
         print(f"{case.name}, {label}, seed {seed}: {found.get('error', shown)}", flush=True)
-    return found
+    return found and without_copies(found)
+
+
+def without_copies(found):
+    """A row, or why there is none: chains that stood still, or codes that are all one, are no
+    samples, whatever they score."""
+    share = found.get("duplicates", 0)
+    if share <= COPIES or found["sampler"] in FLOORS:
+        return found
+    identity = ("data", "model", "train_seed", "sampler", "seed", "images")
+    error = f"left out: {share:.0%} of its codes are, bit by bit, training codes or one another"
+    return {key: found[key] for key in identity} | {"error": error}
 
 
 def compute(case, sampler, seed, settings):

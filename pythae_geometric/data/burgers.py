@@ -82,7 +82,7 @@ def burgers(
 
 @torch.no_grad()
 def solve_burgers(
-    initial,
+    initial: object,
     viscosity: float = 0.01,
     num_times: int = NUM_TIMES,
     spacing: float = SPACING,

@@ -54,13 +54,11 @@ def random_network(
     output_dim = check_count("output_dim", output_dim, 1)
     hidden_dim = check_count("hidden_dim", hidden_dim, 1)
     check_generator(generator)
-    network = nn.Sequential(
-        nn.Linear(ambient_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim)
-    )
-    for layer in network[::2]:
+    first, last = nn.Linear(ambient_dim, hidden_dim), nn.Linear(hidden_dim, output_dim)
+    for layer in (first, last):
         nn.init.xavier_uniform_(layer.weight, generator=generator)
         nn.init.zeros_(layer.bias)
-    return network.requires_grad_(False)
+    return nn.Sequential(first, nn.ReLU(), last).requires_grad_(False)
 
 
 def symmetric_data(
@@ -145,7 +143,7 @@ def rotated_digits(
     return RotatedImages(rotate(images[source], angle, size), angle, source)
 
 
-def rotate(images, angle, size: int) -> torch.Tensor:
+def rotate(images: object, angle: object, size: int) -> torch.Tensor:
     """Turn images counter-clockwise about their centre, by bilinear interpolation.
 
     The image is drawn small enough that its corners never leave the frame.

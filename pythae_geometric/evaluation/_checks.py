@@ -6,7 +6,7 @@ from .._checks import check_finite
 from .._inputs import as_data
 
 
-def as_clouds(least: int, **clouds) -> list[torch.Tensor]:
+def as_clouds(least: int, **clouds: object) -> list[torch.Tensor]:
     """The clouds of points ``[N, p]`` by their names, in float64 and without gradients.
 
     Data of more dimensions are flattened.

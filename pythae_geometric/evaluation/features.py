@@ -58,7 +58,7 @@ class FeatureNetwork(nn.Module):
         return self.head(self.body(x))
 
     @torch.no_grad()
-    def features(self, images, batch_size: int = 1000) -> torch.Tensor:
+    def features(self, images: object, batch_size: int = 1000) -> torch.Tensor:
         """Features ``[N, p]`` of images.
 
         Args:
@@ -79,7 +79,9 @@ class FeatureNetwork(nn.Module):
         return torch.cat([self.body(batch.to(where)) for batch in images.split(batch_size)])
 
 
-def train_feature_network(images, labels, seed: int, epochs: int = EPOCHS) -> FeatureNetwork:
+def train_feature_network(
+    images: object, labels: object, seed: int, epochs: int = EPOCHS
+) -> FeatureNetwork:
     """Train a classifier on labelled images, to compare generated ones in its features.
 
     Scores are comparable only within one feature network, and never with FID.
@@ -121,7 +123,7 @@ def train_feature_network(images, labels, seed: int, epochs: int = EPOCHS) -> Fe
 
 
 @torch.no_grad()
-def inception_features(images, batch_size: int = 100) -> torch.Tensor:
+def inception_features(images: object, batch_size: int = 100) -> torch.Tensor:
     """The 2048 features of Inception v3 with which the FID is computed.
 
     Needs the extra ``fidelity``; torch-fidelity downloads the weights when it is first used.

@@ -5,7 +5,7 @@ import torch
 from ._checks import as_clouds
 
 
-def frechet_distance(features_a, features_b) -> float:
+def frechet_distance(features_a: object, features_b: object) -> float:
     r"""Squared Fréchet (2-Wasserstein) distance between Gaussians fitted to two clouds.
 
     .. math::

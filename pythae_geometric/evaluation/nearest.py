@@ -7,7 +7,7 @@ from ._checks import as_clouds
 
 
 def nearest_distances(
-    points, train_points, batch_size: int = 1000
+    points: object, train_points: object, batch_size: int = 1000
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Euclidean distance from each point to the nearest training point, and which one that is.
 

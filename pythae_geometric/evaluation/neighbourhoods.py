@@ -16,7 +16,7 @@ class DensityCoverage(NamedTuple):
 
 
 def density_and_coverage(
-    real_features, fake_features, k: int = 5, batch_size: int = 1000
+    real_features: object, fake_features: object, k: int = 5, batch_size: int = 1000
 ) -> DensityCoverage:
     r"""Density (fidelity) and coverage (diversity) of samples.
 

@@ -17,7 +17,9 @@ class PRDScores(NamedTuple):
     precision: float
 
 
-def prd_curve_of_histograms(real, fake, angles: int = 1001) -> tuple[np.ndarray, np.ndarray]:
+def prd_curve_of_histograms(
+    real: object, fake: object, angles: int = 1001
+) -> tuple[np.ndarray, np.ndarray]:
     r"""The precision-recall curve of a discrete distribution q ("fake") for p ("real").
 
     .. math::
@@ -64,7 +66,7 @@ def prd_curve_of_histograms(real, fake, angles: int = 1001) -> tuple[np.ndarray,
 
 
 def prd_curve(
-    real_features, fake_features, seed: int, clusters: int = 20, angles: int = 1001
+    real_features: object, fake_features: object, seed: int, clusters: int = 20, angles: int = 1001
 ) -> tuple[np.ndarray, np.ndarray]:
     """The precision-recall curve of two clouds, by their shares of clusters of their union.
 
@@ -96,12 +98,12 @@ def prd_curve(
     )
     kmeans = MiniBatchKMeans(clusters, n_init=10, random_state=int(random.integers(2**31)))
     labels = kmeans.fit_predict(np.concatenate([real, fake]))
-    shares = [np.bincount(part, minlength=clusters) for part in (labels[:size], labels[size:])]
-    return prd_curve_of_histograms(*shares, angles)
+    p, q = (np.bincount(part, minlength=clusters) for part in (labels[:size], labels[size:]))
+    return prd_curve_of_histograms(p, q, angles)
 
 
 def prd_scores(
-    real_features, fake_features, seed: int, clusters: int = 20, repeats: int = 10
+    real_features: object, fake_features: object, seed: int, clusters: int = 20, repeats: int = 10
 ) -> PRDScores:
     r"""F8 (recall) and F1/8 (precision) of a cloud of samples, means over several clusterings.
 
@@ -127,10 +129,10 @@ def prd_scores(
         Sajjadi et al., NeurIPS 2018, section 4.3 (20 clusters, :math:`\beta = 8`)
     """
     seed, repeats = check_count("seed", seed, 0), check_count("repeats", repeats, 1)
-    clouds = as_clouds(1, real_features=real_features, fake_features=fake_features)
+    real, fake = as_clouds(1, real_features=real_features, fake_features=fake_features)
     scores = []
     for run in range(repeats):
-        precision, recall = prd_curve(*clouds, seed + run, clusters)
+        precision, recall = prd_curve(real, fake, seed + run, clusters)
         scores.append([_best_f(precision, recall, beta) for beta in (8, 1 / 8)])
     return PRDScores(*np.mean(scores, axis=0).tolist())
 

@@ -19,7 +19,7 @@ from ..models.checks import data_for
 from ._checks import as_clouds
 
 
-def reconstruction_error(model: BaseAE, images, batch_size: int = 500) -> float:
+def reconstruction_error(model: BaseAE, images: object, batch_size: int = 500) -> float:
     """Mean squared error of a model's reconstructions, per entry of the data.
 
     Args:
@@ -48,7 +48,7 @@ def reconstruction_error(model: BaseAE, images, batch_size: int = 500) -> float:
     return total / images.numel()
 
 
-def negative_log_likelihood(model: BaseAE, images, num_samples: int = 200) -> float:
+def negative_log_likelihood(model: BaseAE, images: object, num_samples: int = 200) -> float:
     r"""Importance-weighted estimate of the mean of :math:`-\log p(x)`, in nats.
 
     .. math::
@@ -91,7 +91,12 @@ def _check_finite(value: float, model: BaseAE, what: str) -> None:
 
 
 def class_f1(
-    train_codes, train_labels, codes, labels, seed: int, classifiers: int = 5
+    train_codes: object,
+    train_labels: object,
+    codes: object,
+    labels: object,
+    seed: int,
+    classifiers: int = 5,
 ) -> np.ndarray:
     """F1 of each class, from small networks that read the class off the codes.
 

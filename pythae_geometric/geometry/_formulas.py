@@ -8,6 +8,7 @@ can go.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -306,12 +307,14 @@ def _by_the_mathematical_kernel(attention):
 
 def _without_fused_kernels(layer):
     def formula(*args, **kwargs):
-        enabled = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
-        torch.backends.mkldnn.enabled = torch.backends.cudnn.enabled = False
+        mkldnn: Any = torch.backends.mkldnn
+        cudnn: Any = torch.backends.cudnn
+        enabled = mkldnn.enabled, cudnn.enabled
+        mkldnn.enabled = cudnn.enabled = False
         try:
             return layer(*args, **kwargs)
         finally:
-            torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled = enabled
+            mkldnn.enabled, cudnn.enabled = enabled
 
     return formula
 

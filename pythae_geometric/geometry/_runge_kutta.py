@@ -8,6 +8,7 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ def integrate(
         for weights in _A:
             point = y + h * sum(a * k for a, k in zip(weights, slopes, strict=True) if a)
             slopes.append(derivative(point))
-        difference = h * sum(e * k for e, k in zip(_ERROR, slopes, strict=True) if e)
+        difference: Any = h * sum(e * k for e, k in zip(_ERROR, slopes, strict=True) if e)
         error = _size(difference, torch.maximum(y.abs(), point.abs()), tolerance)
         if error <= 1:
             t, y, slope = t + h, point, slopes[-1]

@@ -8,11 +8,26 @@ the step is halved. The look has noise of its own, so whether a step is halved d
 the noise that is then taken: choosing steps by their noise would bias the motion. Shortened steps
 divide the noise of the whole step by a Brownian bridge, whose parts are independent again.
 
+What the motion tends to follows from its generator. For a density :math:`p` with respect to
+:math:`dz`, :math:`A f = \frac{1}{2p} \partial_i (p\, g^{ij} \partial_j f)` is symmetric in
+:math:`L^2(p\, dz)`, so the diffusion that it generates is reversible and keeps the distribution
+:math:`p\, dz`. For :math:`p = \sqrt{\det G}` it is half the Laplacian: Brownian motion keeps the
+volume. For another :math:`p` there is one more drift,
+:math:`\tfrac12 g^{ij} \partial_j \log (p / \sqrt{\det G})`: half the gradient, in the metric, of
+the log density with respect to the volume. This is the Langevin diffusion of the manifold.
+
 References:
     E. P. Hsu, Stochastic Analysis on Manifolds, AMS 2002, section 3.3 (the equation).
     J. G. Gaines, T. J. Lyons, Variable step size control in the numerical solution of stochastic
     differential equations, SIAM J. Appl. Math. 57, 1997 (bridges; and why Euler's method must not
     choose its steps by their noise).
+    M. Hutzenthaler, A. Jentzen, P. E. Kloeden, Strong convergence of an explicit numerical method
+    for SDEs with nonglobally Lipschitz continuous coefficients, Ann. Appl. Probab. 22, 2012 (a
+    drift that is held).
+    M. Girolami, B. Calderhead, Riemann manifold Langevin and Hamiltonian Monte Carlo methods,
+    J. R. Stat. Soc. B 73, 2011, section 5; T. Xifara, C. Sherlock, S. Livingstone, S. Byrne,
+    M. Girolami, Langevin diffusions and the Metropolis-adjusted Langevin algorithm, Statistics and
+    Probability Letters 91, 2014, https://arxiv.org/abs/1309.2983 (the drift for a density p).
 """
 
 from collections.abc import Callable
@@ -20,11 +35,22 @@ from dataclasses import dataclass
 
 import torch
 
-from ._checks import check_count, check_flag, check_generator, check_points, check_real
+from ._checks import (
+    check_count,
+    check_flag,
+    check_generator,
+    check_map,
+    check_points,
+    check_real,
+    check_vectors,
+)
 from ._guard import guard
 from .derivatives import Immersion
 from .metric import DegenerateMetricError, Metric
 from .pullback import as_metric
+
+# The gradient of a log density: [B, d] -> [B, d].
+Score = Callable[[torch.Tensor], torch.Tensor]
 
 # A step is too long if, from where it could end, a step of the same noise would differ from it by
 # more than this fraction of its length (root mean square over the noise).
@@ -32,6 +58,9 @@ TOLERANCE = 0.5
 # The length of standard normal noise in d dimensions has mean sqrt(d) and standard deviation
 # 1 / sqrt(2), nearly: the look ahead goes two deviations further, as far as long steps go.
 REACH = 2**0.5
+# The drift to a density takes a step at most this many times as far as noise does.
+# In steps that are short enough for the density it never would.
+LONGEST = 2.0
 # A step is halved at most this often.
 HALVINGS = 4
 # Paths wait for each other only where the noise of their steps would need more numbers than this.
@@ -48,6 +77,7 @@ def brownian_motion(
     generator: torch.Generator | None = None,
     trajectory: bool = True,
     halvings: int = HALVINGS,
+    score: Score | None = None,
 ) -> torch.Tensor:
     r"""Paths of Brownian motion, the diffusion with generator half the Laplacian of the metric.
 
@@ -68,6 +98,22 @@ def brownian_motion(
     Without drift this is the random walk of the published code of R-VAE. It is no Brownian motion
     of the metric: its distribution depends on the coordinates.
 
+    The longer the motion, the nearer its distribution comes to the volume of the metric, wherever
+    that is largest, and if the volume of the space is infinite it never comes to rest. With the
+    ``score`` :math:`\nabla \log p` of a density it tends to :math:`p\, dz` instead: there is one
+    more drift,
+
+    .. math:: \tfrac12\, g^{ij}\, \partial_j \big(\log p - \log\sqrt{\det G}\big)\, dt,
+
+    while noise and the unit of time stay as they are. A motion that starts from p keeps it at all
+    times. One that starts elsewhere needs the time that it takes to go as far as p is wide. The
+    error of Euler's method is of order ``time / steps`` here, too: for a normal distribution of
+    variance v on the flat line the motion keeps the variance :math:`v / (1 - h / (4 v))` with steps
+    h. Steps are halved where the drift changes too much as well: where
+    :math:`|h (b(y) - b(z))|^2` plus the square of the difference above exceeds a quarter of the
+    square of the length of the noise. Where they are still too long the drift is held to twice the
+    length of the noise: the distribution becomes wider than p, but no path is thrown away.
+
     Args:
         immersion_or_metric: a map ``[B, d] -> [B, ...]`` or a metric.
         start: starting points, ``[B, d]``.
@@ -81,19 +127,25 @@ def brownian_motion(
         halvings: how often a step may be halved, 0 or more; each doubles the work where the metric
             is roughest. 0: all steps are equal, which saves a fifth of the work of a path that
             needs no shorter ones.
+        score: the gradient of the log density to which the motion tends, with respect to ``dz`` and
+            not to the volume, as a function of points ``[B, d] -> [B, d]``, such as
+            ``lambda z: mixture.log_volume_and_grad(z)[1]`` of a
+            :class:`~pythae_geometric.geometry.MixtureMetric`. None: the motion is Brownian.
 
     Returns:
         ``[steps + 1, B, d]``, or the end points ``[B, d]`` if not ``trajectory``.
 
     Raises:
-        TypeError, ValueError: arguments of wrong type, shape or range, or a path that has left the
-            range of floating-point numbers.
+        TypeError, ValueError: arguments of wrong type, shape or range, a score without drift, or a
+            path that has left the range of floating-point numbers.
         DegenerateMetricError: the metric is not positive definite at some point of a path.
 
     References:
         E. P. Hsu, Stochastic Analysis on Manifolds, AMS 2002, section 3.3.
         Kalatzis, Eklund, Arvanitidis, Hauberg, Variational autoencoders with Riemannian Brownian
         motion priors, ICML 2020, section 3.
+        Xifara et al., Statistics and Probability Letters 91, 2014, https://arxiv.org/abs/1309.2983
+        (with a score).
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -101,9 +153,14 @@ def brownian_motion(
         >>> path = brownian_motion(lambda z: 2 * z, start, 1.0, 10, generator=generator)
         >>> path.shape, bool((path[-1].std() - 0.5).abs() < 0.02)
         (torch.Size([11, 1000, 2]), True)
+        >>> path = brownian_motion(  # tends to the standard normal distribution
+        ...     lambda z: 2 * z, start, 40.0, 200, generator=generator, score=lambda z: -z
+        ... )
+        >>> bool((path[-1].std() - 1).abs() < 0.05)
+        True
     """
     metric = as_metric(immersion_or_metric)
-    options = {"drift": drift, "halvings": halvings, "generator": generator}
+    options = {"drift": drift, "halvings": halvings, "generator": generator, "score": score}
     return walk(metric, start, time, steps, stop=False, trajectory=trajectory, **options).path
 
 
@@ -137,6 +194,7 @@ def walk(
     halvings: int = HALVINGS,
     generator: torch.Generator | None = None,
     trajectory: bool = True,
+    score: Score | None = None,
 ) -> Walk:
     """Brownian motions as of :func:`brownian_motion`, and what happened to them.
 
@@ -153,10 +211,14 @@ def walk(
     check_flag("trajectory", trajectory)
     halvings = check_count("halvings", halvings, 0)
     check_generator(generator)
+    if score is not None:
+        check_map(score, "score")
+        if not drift:
+            raise ValueError("A score is a drift, so it needs drift=True: leave one of them out.")
     dt = check_time(time, start, positive=False).expand(len(start)) / steps
 
     with guard(metric, start):
-        paths = _Paths(metric, start.detach().clone(), dt, drift, halvings, steps, stop)
+        paths = _Paths(metric, start.detach().clone(), dt, drift, score, halvings, steps, stop)
         path = [paths.z.clone()]
         block = max(1, MAX_NOISE // start.numel()) if len(start) else steps
         for first in range(0, steps, block):
@@ -180,8 +242,9 @@ class _Paths:
     steps does not make the others wait, and those that wait cost nothing.
     """
 
-    def __init__(self, metric, z, dt, drift, halvings, steps, stop):
-        self.metric, self.drift, self.steps, self.stop = metric, drift, steps, stop
+    def __init__(self, metric, z, dt, drift, score, halvings, steps, stop):
+        self.metric, self.drift, self.score = metric, drift, score
+        self.steps, self.stop = steps, stop
         self.z, self.dt, self.shortest = z, dt, dt / 2**halvings
         self.h = dt.clone()  # the length of each path's next step
         self.shortened = torch.zeros(len(z), dtype=torch.bool, device=z.device)
@@ -216,7 +279,7 @@ class _Paths:
             if bool(is_part.any()):
                 spread = ((1 - share) * h.unsqueeze(-1)).sqrt()
                 dW = dW + spread * torch.empty_like(dW).normal_(generator=self.own)
-            y = _euler(self.z[rows], self.L[rows], self.b[rows], h, dW)
+            y = self._euler(rows, h, dW)
             L, b, defined = self._coefficients(y, first + step)
 
             self.shortened[rows] |= is_part
@@ -242,8 +305,19 @@ class _Paths:
             progress(S - done)
         return points
 
+    def _euler(self, rows, h, dW):
+        """Where steps ``h [B]`` with noise ``dW [B, d]`` lead, ``[B, d]``."""
+        z, L, b = self.z[rows], self.L[rows], self.b[rows]
+        noise = torch.linalg.solve_triangular(L.mT, dW.unsqueeze(-1), upper=True).squeeze(-1)
+        if self.score is not None:
+            speed = (L.mT @ b.unsqueeze(-1)).norm(dim=(-2, -1))
+            longest = LONGEST * (z.shape[1] / h).sqrt()
+            b = b * (longest / speed).clamp(max=1).unsqueeze(-1)
+        return z + noise + h.unsqueeze(-1) * b
+
     def _too_long(self, rows, h):
-        """Whether the metric changes too much where steps ``h`` could end, ``[B]``.
+        """Whether the metric, or the drift to a density, changes too much where steps ``h`` could
+        end, ``[B]``.
 
         What is looked at must not be the noise that the step will take, see the top of this file.
         """
@@ -256,25 +330,27 @@ class _Paths:
         d = z.shape[1]
         dW = torch.empty_like(z).normal_(generator=self.own)
         dW = dW * (h.sqrt() * (d**0.5 + REACH) / dW.norm(dim=1)).unsqueeze(-1)
-        y = _euler(z, L, self.b[rows], h, dW)
-        L_y, defined, _ = _defined(self.metric.cholesky, y, d)
+        y = self._euler(rows, h, dW)
+        # The drift of Brownian motion changes as the metric does, and is not looked at.
+        if self.score is None:
+            there, defined, _ = _defined(self.metric.cholesky, y, d)
+        else:
+            there, defined, _ = _defined(self._factor_and_drift, y, d + 1)
         eye = torch.eye(d, dtype=z.dtype, device=z.device)
-        L_y = torch.where(defined[:, None, None], L_y, eye)
+        L_y = torch.where(defined[:, None, None], there[..., :d], eye)
         # In an orthonormal frame at z, in which the noise has the unit matrix for its factor.
         change = torch.linalg.solve_triangular(L_y, L, upper=False) - eye
         change = change.square().sum((-2, -1)) / d
+        if self.score is not None:
+            turn = L.mT @ (there[..., d] - self.b[rows]).unsqueeze(-1)
+            change = change + h / d * turn.square().sum((-2, -1))
         too_long[i] = ~(defined & (change <= TOLERANCE**2))
         return too_long
 
     def _coefficients(self, z, step):
         """``L [B, d, d]``, ``b [B, d]``, and at which points they are defined, ``[B]``."""
 
-        def evaluate(z):
-            L = self.metric.cholesky(z)
-            b = self.metric.brownian_drift(z) if self.drift else torch.zeros_like(z)
-            return torch.cat([L, b.unsqueeze(-1)], dim=-1)
-
-        both, defined, error = _defined(evaluate, z, z.shape[1] + 1)
+        both, defined, error = _defined(self._factor_and_drift, z, z.shape[1] + 1)
         if not self.stop and not bool(defined.all()):
             where = f"step {int(step[~defined].min()) + 1} of {self.steps}"
             if error is None:
@@ -286,10 +362,17 @@ class _Paths:
             ) from error
         return both[..., :-1], both[..., -1], defined
 
-
-def _euler(z, L, b, h, dW):
-    noise = torch.linalg.solve_triangular(L.mT, dW.unsqueeze(-1), upper=True).squeeze(-1)
-    return z + noise + h.unsqueeze(-1) * b
+    def _factor_and_drift(self, z):
+        """``(L, b)`` side by side, ``[B, d, d + 1]``."""
+        L = self.metric.cholesky(z)
+        b = self.metric.brownian_drift(z) if self.drift else torch.zeros_like(z)
+        b = b.unsqueeze(-1)
+        if self.score is not None:
+            score = check_vectors(z, self.score(z), "The score")
+            log_volume, pull = torch.func.vjp(self.metric.log_volume, z)
+            (of_volume,) = pull(torch.ones_like(log_volume))
+            b = b + 0.5 * torch.cholesky_solve((score - of_volume).unsqueeze(-1), L)
+        return torch.cat([L, b], dim=-1)
 
 
 def _defined(evaluate: Callable, z: torch.Tensor, columns: int):

@@ -14,6 +14,7 @@ class CentroidMetric(Metric):
     """
 
     is_closed_form = True
+    centroids: torch.Tensor
 
     def __init__(self, **tensors: torch.Tensor):
         super().__init__()

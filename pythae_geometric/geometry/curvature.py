@@ -355,8 +355,8 @@ def normalize_potential(
     if (tau is None) != (n is None):
         raise ValueError("Give both tau and n (for W) or neither (for F).")
     log_integral = torch.logsumexp(_log_measure(log_volume, log_weights, f=f) - f, dim=0)
-    return f + log_integral - (
-        0.0 if tau is None or n is None else _log_gaussian_normaliser(tau, n)
+    return (
+        f + log_integral - (0.0 if tau is None or n is None else _log_gaussian_normaliser(tau, n))
     )
 
 

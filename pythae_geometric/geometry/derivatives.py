@@ -11,15 +11,19 @@ forward mode); inside ``torch.no_grad()`` no graph is kept.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch.func import jvp, vmap
 
 from ._checks import check_map, check_points, check_vectors, value_of
 from ._formulas import Formulas, Pure
 from ._guard import guard
 
 Immersion = Callable[[torch.Tensor], torch.Tensor]
+
+# By torch's own annotations the first may return three values, and the second takes fewer axes.
+jvp: Any = torch.func.jvp
+vmap: Any = torch.func.vmap
 
 
 def directional_derivative(

@@ -12,7 +12,7 @@ References:
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -155,7 +155,7 @@ def hmc_step(
     """
     _check_step(log_prob_and_grad, state, "leapfrog_steps", leapfrog_steps, step_size)
     check_generator(generator)
-    like = {"dtype": state.position.dtype, "device": state.position.device}
+    like: dict[str, Any] = {"dtype": state.position.dtype, "device": state.position.device}
     momentum = torch.randn(state.position.shape, generator=generator, **like)
     energy = _energy(state, momentum)
     proposal, momentum = leapfrog(log_prob_and_grad, state, momentum, leapfrog_steps, step_size)

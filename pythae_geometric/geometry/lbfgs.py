@@ -53,7 +53,7 @@ def minimise(
     rows, x, P = torch.arange(len(start), device=start.device), start, inverse_hessian
     f, g = _value_and_grad(objective, x, rows)
     scale, step = torch.ones_like(f), torch.ones_like(f)
-    history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    history: list[tuple[torch.Tensor, ...]] = []  # three of each step
     direction = -_apply(P, g)
 
     for iteration in range(iterations + 1):

@@ -222,7 +222,13 @@ class Sphere(Manifold):
         self._check_rows(x)
         return x / x.norm(dim=1, keepdim=True)
 
-    def sample(self, num_samples, generator=None, dtype=None, device=None):
+    def sample(
+        self,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> torch.Tensor:
         num_samples = check_count("num_samples", num_samples, 0)
         check_generator(generator)
         x = torch.randn(
@@ -320,7 +326,13 @@ class SpecialOrthogonal3(Manifold):
         last = torch.cat([torch.ones_like(x[:, :2]), sign[:, None]], dim=1)
         return ((U * last[:, None]) @ Vh).flatten(1)
 
-    def sample(self, num_samples, generator=None, dtype=None, device=None):
+    def sample(
+        self,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> torch.Tensor:
         num_samples = check_count("num_samples", num_samples, 0)
         check_generator(generator)
         # A uniform unit quaternion w + xi + yj + zk is a uniform rotation.
@@ -416,7 +428,13 @@ class Product(Manifold):
         parts = zip(self.factors, self._split(x), strict=True)
         return torch.cat([M.project(y) for M, y in parts], dim=1)
 
-    def sample(self, num_samples, generator=None, dtype=None, device=None):
+    def sample(
+        self,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> torch.Tensor:
         return torch.cat(
             [M.sample(num_samples, generator, dtype, device) for M in self.factors], dim=1
         )

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ def at_points(method: Method) -> Method:
         with guard(self, z):
             return method(self, z, *vectors, **named)
 
-    return guarded
+    return cast(Method, guarded)
 
 
 class DegenerateMetricError(ValueError):
@@ -150,7 +150,8 @@ class Metric(nn.Module):
         """
         # One forward and one reverse product: Γ_l(v, v) = (∂_v G v)_l - ½ ∂_l (vᵀ G v).
         dG_v = directional_derivative(self, z, v)[1]
-        speed, pull = torch.func.vjp(lambda y: self.inner(y, v, v), z)
+        vjp: Any = torch.func.vjp  # by torch's own annotation it may return three values
+        speed, pull = vjp(lambda y: self.inner(y, v, v), z)
         (gradient,) = pull(torch.ones_like(speed))
         lowered = (dG_v @ v.unsqueeze(-1)).squeeze(-1) - 0.5 * gradient
         return -torch.cholesky_solve(lowered.unsqueeze(-1), self.cholesky(z)).squeeze(-1)

@@ -50,6 +50,9 @@ class MixtureMetric(CentroidMetric):
         >>> log_volume, grad = metric.log_volume_and_grad(z)
     """
 
+    weights: torch.Tensor
+    covariances: torch.Tensor
+
     def __init__(self, weights: torch.Tensor, centroids: torch.Tensor, covariances: torch.Tensor):
         _check(weights, centroids, covariances)
         super().__init__(

@@ -1,6 +1,7 @@
 """The metric that the posteriors of a trained variational autoencoder put on its latent space."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -70,6 +71,12 @@ class PosteriorMetric(CentroidMetric):
         >>> log_volume, grad = metric.log_volume_and_grad(torch.randn(500, 2))
     """
 
+    precisions: torch.Tensor
+    temperature: torch.Tensor
+    regularization: torch.Tensor
+    decay: torch.Tensor
+    additive_volume: torch.Tensor
+
     def __init__(
         self,
         centroids: torch.Tensor,
@@ -94,7 +101,7 @@ class PosteriorMetric(CentroidMetric):
                 bound = "positive" if name == "temperature" else "zero or more"
                 raise ValueError(f"{name} must be finite and {bound}, got {value}.")
 
-        like = {"dtype": centroids.dtype, "device": centroids.device}
+        like: dict[str, Any] = {"dtype": centroids.dtype, "device": centroids.device}
         super().__init__(
             centroids=centroids,
             precisions=precisions,
@@ -263,7 +270,7 @@ class PosteriorMetric(CentroidMetric):
             log2_w = log2_w.sub_(log2_scale)
             log_scale = (math.log(2) * log2_scale).to(z.dtype)
         w = log2_w.to(z.dtype).clamp_(min=floor).exp2_()
-        if self._additive:
+        if share is not None:
             w = torch.cat([w[:, :1] * share, w[:, 1:]], -1)
         return log_scale, w, share
 

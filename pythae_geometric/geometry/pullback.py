@@ -1,6 +1,7 @@
 """Metrics that a map into a Euclidean space induces on its domain."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from .derivatives import (
     second_directional_derivative,
 )
 from .metric import DegenerateMetricError, Metric, at_points
+
+Map = TypeVar("Map", bound=Callable)
 
 
 class PullbackMetric(Metric):
@@ -146,8 +149,9 @@ class StochasticPullbackMetric(PullbackMetric):
     """
 
     def __init__(self, immersion: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]):
-        super().__init__(immersion)
-        self.immersion = Concatenation(self.immersion)
+        maps: Any = immersion  # not one tensor, as of every other immersion
+        super().__init__(maps)
+        self.immersion = Concatenation(as_map(maps))
 
 
 class Concatenation(nn.Module):
@@ -171,7 +175,7 @@ class Concatenation(nn.Module):
 class BoundMethod(nn.Module):
     """A method of a module as a module, so that the module can be moved, trained and found."""
 
-    def __init__(self, method: Callable):
+    def __init__(self, method: Any):
         super().__init__()
         self.owner, self.name = method.__self__, method.__name__
 
@@ -179,7 +183,7 @@ class BoundMethod(nn.Module):
         return getattr(self.owner, self.name)(z)
 
 
-def as_map(f: Immersion) -> Immersion:
+def as_map(f: Map) -> Map | BoundMethod:
     """A map as it is; a bound method of a module as a module."""
     return f if isinstance(f, nn.Module) or owner_of(f) is None else BoundMethod(f)
 

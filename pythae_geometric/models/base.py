@@ -14,6 +14,7 @@ from pythae.models import BaseAE, BaseAEConfig
 from pythae.models.base.base_config import EnvironmentConfig
 from pythae.models.base.base_utils import CPU_Unpickler
 from pythae.models.nn import BaseDecoder, BaseEncoder
+from typing_extensions import Self
 
 from .. import hub
 from .._checks import check_flag
@@ -126,7 +127,7 @@ class GeometricModel(hub.Shareable, BaseAE):
             torch.save(weights, os.path.join(folder, "model.pt"))
 
     @classmethod
-    def load_from_folder(cls, dir_path: str | os.PathLike):
+    def load_from_folder(cls, dir_path: str | os.PathLike) -> Self:
         """Load a model that :meth:`save` wrote. Custom networks are unpickled, which can run any
         code: load only folders that you trust.
 
@@ -137,7 +138,9 @@ class GeometricModel(hub.Shareable, BaseAE):
         return cls._from_folder(dir_path, allow_pickle=True)
 
     @classmethod
-    def _from_folder(cls, folder, allow_pickle: bool, source: str = "", loader: str = ""):
+    def _from_folder(
+        cls, folder: str | os.PathLike, allow_pickle: bool, source: str = "", loader: str = ""
+    ) -> Self:
         """Load; what the files hold decides nothing about pickles but whether they are needed."""
         pickles = cls.pickles.values() if allow_pickle else ()
         names = ("model_config.json", "environment.json", "model.pt", *pickles)
@@ -215,7 +218,7 @@ class GeometricModel(hub.Shareable, BaseAE):
         allow_pickle: bool = False,
         revision: str | None = None,
         token: str | None = None,
-    ):
+    ) -> Self:
         """Load a model that :meth:`push_to_hf_hub` saved.
 
         Args:

@@ -16,6 +16,8 @@ class CollapsedPosteriorWarning(UserWarning):
 class CollapseWatch:
     """The mean divergence from the prior in each epoch, and one warning if it stays near 0."""
 
+    total: torch.Tensor | float
+
     def __init__(self):
         self.epochs, self.warned = 0, False
         self._begin_epoch()

@@ -1,15 +1,18 @@
 """Brownian motion against its distributions on circle, sphere, flat space, torus and half plane."""
 
+import itertools
 import math
 
 import pytest
 import torch
-from spaces import HalfPlane, TorusMetric, circle, sphere, torus
+from scipy.integrate import quad
+from spaces import HalfPlane, SphereMetric, TorusMetric, circle, sphere, torus
 from torch import nn
 
 from pythae_geometric.geometry import brownian
 from pythae_geometric.geometry.brownian import brownian_motion, walk
 from pythae_geometric.geometry.metric import DegenerateMetricError, Metric
+from pythae_geometric.geometry.mixture_metric import MixtureMetric
 from pythae_geometric.geometry.pullback import PullbackMetric
 
 
@@ -115,6 +118,149 @@ def test_time_zero_stays():
     assert torch.equal(end[::2], start[::2]) and not torch.equal(end[1::2], start[1::2])
 
 
+# A density to which the motion tends
+
+
+def skewed_log_density(z):
+    """Smooth, not symmetric and not normalised, ``[B, 2] -> [B]``."""
+    x, y = z.unbind(-1)
+    return (x - 0.5 * y).sin() - 0.3 * (x.square() + 2 * y.square()) + 0.2 * x * y
+
+
+def gradient(f, z):
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        return torch.autograd.grad(f(z).sum(), z)[0]
+
+
+def skewed_score(z):
+    return gradient(skewed_log_density, z)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [torus, sphere, TorusMetric(), SphereMetric(), HalfPlane()],
+    ids=["torus", "sphere", "torus metric", "sphere metric", "half plane"],
+)
+def test_no_probability_flows_at_the_density(space):
+    """The flux b p - ½ ∂_j (g^ij p) vanishes: b is that of the first step, less its noise."""
+    z = 0.2 + torch.rand(50, 2, generator=seeded(1), dtype=torch.float64)
+    metric = space if isinstance(space, Metric) else PullbackMetric(space)
+    h = 0.01
+    noise = h**0.5 * torch.randn(50, 2, generator=seeded(), dtype=torch.float64)
+    end = brownian_motion(
+        space, z, h, 1, generator=seeded(), trajectory=False, halvings=0, score=skewed_score
+    )
+    L = metric.cholesky(z)
+    b = (end - z - torch.linalg.solve_triangular(L.mT, noise[..., None], upper=True)[..., 0]) / h
+
+    def inverse_times_density(z):
+        return torch.linalg.inv(metric(z)) * skewed_log_density(z).exp()[:, None, None]
+
+    divergence = sum(
+        torch.stack([gradient(lambda z, i=i, j=j: inverse_times_density(z)[:, i, j], z)[:, j]
+                     for i in range(2)], 1)
+        for j in range(2)
+    )  # fmt: skip
+    flux = b - 0.5 * divergence / skewed_log_density(z).exp()[:, None]
+    assert float(flux.abs().max()) < 1e-9 * float(b.abs().max())
+
+
+@pytest.mark.parametrize("space", [torus, HalfPlane()], ids=["immersion", "metric"])
+def test_to_the_volume_it_is_the_brownian_motion(space):
+    metric = space if isinstance(space, Metric) else PullbackMetric(space)
+    start = 0.5 + torch.rand(50, 2, generator=seeded(1), dtype=torch.float64)
+    plain = brownian_motion(space, start, 0.2, 20, generator=seeded(), halvings=0)
+    path = brownian_motion(space, start, 0.2, 20, generator=seeded(), halvings=0,
+                           score=lambda z: metric.log_volume_and_grad(z)[1])  # fmt: skip
+    torch.testing.assert_close(path, plain)
+
+
+def test_on_the_line_the_error_of_eulers_method_is_exact_and_halves_with_the_step():
+    """With steps h a normal distribution of variance v becomes one of v / (1 - h / (4 v))."""
+    v, n = 2.0, 50_000
+    start = torch.zeros(n, 1, dtype=torch.float64)
+    excess = []
+    for steps in (15, 30):
+        h = 24 / steps
+        z = brownian_motion(
+            lambda z: 3 * z, start, 9 * 24, steps, generator=seeded(), trajectory=False,
+            halvings=0, score=lambda z: -z / v,
+        )  # fmt: skip
+        expected = v / (1 - h / (4 * v))
+        # What is left of the start is (1 - h / (2 v))^(2 steps), 1e-6 and less.
+        assert abs(float(z.var()) - expected) < 4.5 * expected * (2 / n) ** 0.5
+        excess.append(float(z.var()) - v)
+    error = 4.5 * v * (2 / n) ** 0.5
+    assert abs(excess[0] / 2 - excess[1]) < 0.15 * excess[0] / 2 + error < 0.4 * excess[0]
+
+
+def test_on_the_circle_the_density_is_that_of_von_mises():
+    """∝ exp(κ cos z) dz in a metric that varies by 9, from the least likely point; without the
+    score it is ∝ 1 + cos(z) / 2, the volume. The histogram is that of quadrature."""
+    n, time, steps, kappa = 5000, 16.0, 80, 1.5
+    start = torch.full((n, 1), 3.0, dtype=torch.float64)
+    edges = torch.linspace(-math.pi, math.pi, 9, dtype=torch.float64)
+    for score, density in (
+        (lambda z: -kappa * z.sin(), lambda z: math.exp(kappa * math.cos(z))),
+        (None, lambda z: 1 + 0.5 * math.cos(z)),
+    ):
+        z = brownian_motion(
+            CircleMetric(), start, time, steps, generator=seeded(), trajectory=False, halvings=0,
+            score=score,
+        )[:, 0]  # fmt: skip
+        share = torch.histogram(torch.remainder(z + math.pi, 2 * math.pi) - math.pi, edges).hist / n
+        mass = torch.tensor([quad(density, a, b)[0] for a, b in itertools.pairwise(edges.tolist())])
+        mass = mass / mass.sum()
+        # Less than 1e-4 of the start is left: the slowest part decays like exp(-t / 2) or faster.
+        error = 4.5 * (mass * (1 - mass) / n).sqrt() + BIAS * mass * time / steps
+        assert bool(((share - mass).abs() < error).all())
+
+
+def test_in_the_half_plane():
+    """x ~ N(0, v) and log y ~ N(0, v), independent; the volume would be dx dy / y²."""
+    v, n, time, steps = 0.25, 2000, 3.0, 200
+    h = time / steps
+
+    def score(z):
+        x, y = z.unbind(-1)
+        return torch.stack([-x / v, -(y.log() / v + 1) / y], -1)
+
+    start = torch.tensor([[1.0, 2.0]], dtype=torch.float64).repeat(n, 1)
+    z = brownian_motion(
+        HalfPlane(), start, time, steps, generator=seeded(), trajectory=False, halvings=0,
+        score=score,
+    )  # fmt: skip
+    assert bool((z[:, 1] > 0).all())
+    z = torch.stack([z[:, 0], z[:, 1].log()], 1)
+    # As on the line, the variance of log y grows by the share h / (4 v) of it. Steps of x are
+    # longer by y, and the mean of y² is exp(2 v).
+    bias = torch.tensor([math.exp(2 * v), 1.0]) * h / (4 * v)
+    assert bool((z.mean(0).abs() < v**0.5 * (4.5 / n**0.5 + bias)).all())
+    assert bool(((z.var(0) / v - 1).abs() < 4.5 * (2 / n) ** 0.5 + 2 * bias).all())
+    assert abs(float((z[:, 0] * z[:, 1]).mean()) / v) < 4.5 / n**0.5 + float(bias.sum())
+
+
+def test_a_mixture_in_the_plane():
+    """The shares and moments of three normal distributions, from a start that has others."""
+    eye = torch.eye(2, dtype=torch.float64)
+    c = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.5]], dtype=torch.float64)
+    S = torch.tensor([0.3, 0.1, 0.3], dtype=torch.float64)[:, None, None] * eye
+    p = MixtureMetric(torch.tensor([0.4, 0.3, 0.3], dtype=torch.float64), c, S)
+    n, time, steps = 4000, 8.0, 160
+    start = torch.tensor([[0.0, 2.0]], dtype=torch.float64).repeat(n, 1)
+    z = brownian_motion(
+        lambda z: z, start, time, steps, generator=seeded(), trajectory=False, halvings=0,
+        score=lambda z: p.log_volume_and_grad(z)[1],
+    )  # fmt: skip
+    exact = p.sample(100_000, seeded(2))
+    bias = time / steps / (4 * 0.1)  # that of the variance of the narrowest of them
+    for f in (lambda z: z, torch.square, p.shares):
+        found, true = f(z), f(exact)
+        error = true.std(0) * (4.5 / n**0.5 + bias)
+        assert bool(((found.mean(0) - true.mean(0)).abs() < error).all())
+
+
 # Steps that shorten
 
 
@@ -152,6 +298,24 @@ def test_on_a_rough_line_the_image_is_a_plain_brownian_motion():
         assert bool(w.shortened.any()) == (halvings > 0)
         error[halvings] = abs(float(x.mean())) + abs(float(x.var()) - t)
     assert error[6] < 0.5 * error[0]
+
+
+def test_steps_that_are_too_long_for_a_density_are_halved():
+    """Steps h > 4 v would throw the motion ever farther away from a normal distribution of variance
+    v. The drift is held to 2 sqrt(h), which leads to within that length of the centre, and noise to
+    a variance of 4 h + h. With halving, steps are not longer than about 0.41 v, where the drift at
+    the place looked at differs by half the noise, and the variance is v / (1 - 0.41 / 4)."""
+    v, n = 0.03, 2000
+    start = torch.zeros(n, 1, dtype=torch.float64)
+    found = {}
+    for halvings in (0, 5):
+        w = walk(PullbackMetric(lambda z: z), start, 1.2, 6, generator=seeded(),
+                 trajectory=False, halvings=halvings, score=lambda z: -z / v)  # fmt: skip
+        assert not bool(w.stopped.any()) and bool(w.shortened.all()) == (halvings > 0)
+        found[halvings] = float(w.path.var()) / v
+    error = 4.5 * (2 / n) ** 0.5
+    assert 0.2 < found[0] * v < 5 * 0.2
+    assert 1 - error < found[5] < 1 / (1 - 0.42 / 4) + error
 
 
 def test_paths_that_need_no_shorter_steps_keep_their_numbers():
@@ -250,6 +414,10 @@ def test_no_graph_and_evaluation_mode():
         ({"steps": 0}, ValueError, "steps"),
         ({"steps": 2.5}, ValueError, "steps"),
         ({"halvings": -1}, ValueError, "halvings"),
+        ({"score": 3}, TypeError, "score must be a module or a function"),
+        ({"score": lambda z: z[:, 0]}, ValueError, "The score must have the shape of the points"),
+        ({"score": lambda z: z.double()}, TypeError, "The score must be of the dtype"),
+        ({"score": lambda z: z, "drift": False}, ValueError, "A score .* needs drift=True"),
         ({"immersion_or_metric": lambda z: z[:, :1]}, DegenerateMetricError, "immersion"),
         (
             {"immersion_or_metric": lambda z: z.sum(1, True).repeat(1, 2)},

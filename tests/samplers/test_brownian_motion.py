@@ -11,7 +11,12 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.pipelines import GenerationPipeline, TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 
-from pythae_geometric.geometry import DegenerateMetricError, PosteriorMetric, PullbackMetric
+from pythae_geometric.geometry import (
+    DegenerateMetricError,
+    MixtureMetric,
+    PosteriorMetric,
+    PullbackMetric,
+)
 from pythae_geometric.models.brownian_rvae import BrownianRVAE, BrownianRVAEConfig
 from pythae_geometric.models.decoder_map import decoder_space
 from pythae_geometric.models.ricci_ae import RicciAE, RicciAEConfig
@@ -295,6 +300,130 @@ def test_a_chosen_time_is_saved(metric, trained, digits, tmp_path):
     assert loaded.time == sampler.time and torch.equal(loaded.sample(4), expected)
 
 
+# Motions that tend to the distribution of the codes
+
+
+class Steep(BaseDecoder):
+    """(z_1, z_2) -> (z_1, z_2 exp(z_2² / 2), 0): the volume grows fast away from z_2 = 0."""
+
+    def forward(self, z):
+        a, b = z.unbind(1)
+        return ModelOutput(reconstruction=torch.stack([a, b * (b.square() / 2).exp(), 0 * a], 1))
+
+
+def normal_codes(n, sd, seed=1):
+    return sd * torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_long_motion_comes_to_the_distribution_of_the_codes():
+    """The moments of codes that are normal, in a metric whose volume is another one, from a point
+    that is none of them."""
+    codes, n = normal_codes(3000, torch.tensor([0.5, 0.3])), 2000
+    sampler = fitted(
+        Steep(), codes, start=torch.tensor([[1.0, 0.0]]), time=2.0, steps=100, stationary="codes"
+    )
+    z = sampler.sample_latent(n, batch_size=n)
+    h, v = 0.02, codes.var(0)
+    # The error of the fit, that of the sample, and Euler's: h / (4 v) of the variance.
+    error = 4.5 * (2 / 3000 + 2 / n) ** 0.5 + 2 * h / (4 * v)
+    assert bool(((z.var(0) / v - 1).abs() < error).all())
+    error = 4.5 * v.sqrt() * (1 / 3000 + 1 / n) ** 0.5
+    # What is left of the start is exp(-time / (2 v)), 0.018.
+    assert bool(((z.mean(0) - codes.mean(0)).abs() < error + 0.02).all())
+    found = sampler.diagnostics
+    assert abs(found.excess_log_density) < 4.5 / n**0.5 + float((h / (4 * v)).sum())
+    # A shorter one has not arrived, and says so.
+    sampler.time = 0.02
+    sampler.sample_latent(100)
+    assert sampler.diagnostics.excess_log_density < -0.5
+
+
+def test_to_the_volume_a_motion_leaves_the_codes_and_to_them_it_does_not(trained, digits):
+    """The share of samples as near to a code as 98 of 100 codes are to another one, after motions
+    from codes for 25 to 10,000 times the time that goes as far as new data."""
+    x = digits[:1000]
+    with torch.no_grad():
+        codes = trained.encoder(torch.as_tensor(x)).embedding
+    near = torch.cdist(codes, codes).fill_diagonal_(torch.inf).amin(1).quantile(0.98)
+    unit = default_time(PullbackMetric(lambda z: trained.decoder(z).reconstruction), codes)
+    shares = {"volume": [], "codes": []}
+    for stationary, found in shares.items():
+        for times in (25, 2500, 10_000):
+            config = BrownianMotionSamplerConfig(
+                metric="pullback", time=times * unit, steps=50, seed=0, stationary=stationary
+            )
+            sampler = BrownianMotionSampler(trained, config)
+            sampler.fit(x)
+            z = sampler.sample_latent(300)
+            found.append(float((torch.cdist(z, codes).amin(1) <= near).float().mean()))
+    assert shares["volume"][0] > 0.9 and shares["volume"][2] < 0.4, shares
+    assert min(shares["codes"]) > 0.85, shares
+
+
+@pytest.mark.parametrize("metric", ["model", "pullback", "posterior"])
+def test_the_distribution_of_the_codes_is_fitted_saved_and_loaded(
+    metric, rvae, trained, digits, tmp_path
+):
+    model = rvae if metric == "model" else trained
+    config = BrownianMotionSamplerConfig(metric=metric, steps=5, seed=3, stationary="codes")
+    sampler = BrownianMotionSampler(model, config)
+    sampler.fit(digits[:150])
+    with torch.no_grad():
+        codes = model.encoder(torch.as_tensor(digits[:150])).embedding
+    assert isinstance(sampler.mixture, MixtureMetric)
+    drawn = sampler.mixture.sample(20_000, torch.Generator().manual_seed(0))
+    sd = codes.std(0)
+    # The mean of the mixture is that of the codes that were not held out, nine in ten.
+    assert bool(((drawn.mean(0) - codes.mean(0)).abs() < 4.5 * sd * (0.1 / 150) ** 0.5).all())
+    expected = sampler.sample(4)
+    sampler.save(tmp_path)
+    loaded = BrownianMotionSampler.load(tmp_path, model)
+    assert torch.equal(loaded.sample(4), expected)
+    assert loaded.diagnostics == sampler.diagnostics
+    plain = BrownianMotionSampler(model, BrownianMotionSamplerConfig(metric=metric, steps=5,
+                                  seed=3))  # fmt: skip
+    plain.fit(digits[:150])
+    assert plain.mixture is None
+    assert not torch.equal(plain.sample(4), expected)
+    assert plain.diagnostics.excess_log_density is None
+
+
+def test_the_seed_decides_about_the_mixture_too(trained, digits):
+    def draw(seed):
+        config = BrownianMotionSamplerConfig(
+            metric="pullback", time=0.1, steps=5, seed=seed, stationary="codes"
+        )
+        sampler = BrownianMotionSampler(trained, config)
+        sampler.fit(digits[:100])
+        return sampler.sample_latent(4)
+
+    assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
+
+
+@pytest.mark.parametrize(
+    ("drop", "message"),
+    [(None, "must hold centroids, covariances, weights, got nothing"),
+     ("mixture.weights", "must hold centroids, covariances, weights, got centroids, covariances")],
+)  # fmt: skip
+def test_a_file_without_the_mixture(drop, message, tmp_path):
+    sampler = fitted(Stretched(), normal_codes(50, 1.0), time=0.1, stationary="codes")
+    sampler.save(tmp_path)
+    state = torch.load(tmp_path / "sampler.pt", weights_only=True)
+    names = [drop] if drop else [name for name in state if name.startswith("mixture.")]
+    for name in names:
+        del state[name]
+    torch.save(state, tmp_path / "sampler.pt")
+    (tmp_path / "sampler_checksums.json").unlink()
+    with pytest.raises(ValueError, match=f"does not fit a BrownianMotionSampler: it {message}"):
+        BrownianMotionSampler.load(tmp_path, sampler.model)
+
+
+def test_the_distribution_of_the_codes_needs_data(rvae):
+    sampler = BrownianMotionSampler(rvae, BrownianMotionSamplerConfig(stationary="codes"))
+    with pytest.raises(ValueError, match='stationary="codes" needs train_data'):
+        sampler.fit()
+
+
 # Models with a metric of their own
 
 
@@ -392,6 +521,8 @@ def test_a_decoder_that_is_flat_everywhere():
         ({"time": float("inf")}, "time must be"),
         ({"steps": 0}, "steps must be finite and at least 1"),
         ({"seed": -1}, "seed must be"),
+        ({"stationary": "data"}, "Input should be 'volume' or 'codes'"),
+        ({"stationary": "codes", "drift": False}, "so it needs drift=True"),
     ],
 )
 def test_bad_configs(fields, message):

@@ -178,7 +178,7 @@ class BrownianRVAE(GeometricModel):
                 "where it has no metric and no prior yet. Load and train it further, or lower "
                 "warmup_epochs. (This warning is given once.)"
             )
-        super(BrownianRVAE, best).save(dir_path)
+        GeometricModel.save(best, dir_path)
 
     def _progress(self) -> str:
         return f"{int(self.epochs_done)} of {self.model_config.warmup_epochs} epochs"
@@ -260,7 +260,6 @@ class BrownianRVAE(GeometricModel):
             self._last_phase = self._last_phase.in_training(kwargs.get("epoch"))
         if is_parallel and not self.in_warmup:
             self._last_phase.hold(self.decoder)
-        # In half precision derivatives would be useless, and some operations have none.
         with torch.autocast(x.device.type, enabled=False):
             output = self._autoencoder(x, kwargs) if self.in_warmup else self._elbo(x)
         if "epoch" in kwargs and not self.in_warmup:

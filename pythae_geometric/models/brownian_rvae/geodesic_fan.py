@@ -29,6 +29,9 @@ class GeodesicFan(nn.Module):
         steps: number N of steps of a curve, even and at least 4.
     """
 
+    anchors: torch.Tensor
+    deviations: torch.Tensor
+
     def __init__(self, num_anchors: int, latent_dim: int, steps: int = 6):
         super().__init__()
         self.steps = steps

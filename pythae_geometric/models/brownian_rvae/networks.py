@@ -14,7 +14,8 @@ def default_encoder(config: BrownianRVAEConfig) -> PerceptronEncoder:
         nn.Softplus, config.input_dim, config.hidden_dims, config.latent_dim, num_variances=1
     )
     # One time for all data, to begin with.
-    nn.init.zeros_(encoder.layers[-1].weight[-1:])
+    *_, weight, _bias = encoder.layers.parameters()
+    nn.init.zeros_(weight[-1:])
     return encoder
 
 

@@ -2,11 +2,14 @@
 
 import copy
 import math
+from typing import Any, TypeVar
 
 import torch
 
 from ..._processes import gathered, several, summed
 from ...geometry._warnings import warn
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 # The codes of this many training points place the centres.
 MAX_CODES = 20_000
@@ -14,6 +17,10 @@ MAX_CODES = 20_000
 
 class CodeStatistics:
     """The codes in the last epoch of the first phase, and statistics of residuals and times."""
+
+    # Tensors, once there has been a batch.
+    _square_sum: Any
+    _log_time_sum: Any
 
     def __init__(self):
         self._codes, self.count = [], 0
@@ -87,6 +94,11 @@ class LastPhase:
     Each training begins a new record, and a copy that is trained no longer follows its original.
     """
 
+    state: dict[str, torch.Tensor] | None
+    _living: dict[str, torch.Tensor] | None
+    _held: list[torch.Tensor] | None
+    _losses: dict[bool, list[float]]
+
     def __init__(self, original: "LastPhase | None" = None):
         self.original = original
         self.epochs, self.warned = 0, False
@@ -155,7 +167,7 @@ class LastPhase:
             self._living = None
             self._losses = {True: [], False: []}
 
-    def best(self, model: torch.nn.Module) -> torch.nn.Module:
+    def best(self, model: Model) -> Model:
         """What to save in place of ``model``, whose record this is: the best state of the last
         phase of the original. If there is none, the model itself."""
         if self.original is None:

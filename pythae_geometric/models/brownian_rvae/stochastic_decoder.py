@@ -26,6 +26,8 @@ class RBFPrecision(nn.Module):
         Arvanitidis, Hansen, Hauberg, Latent space oddity, ICLR 2018, section 4.
     """
 
+    centers: torch.Tensor
+
     def __init__(
         self, latent_dim: int, output_dim: int, num_centers: int, bandwidth: float, floor: float
     ):

@@ -1,36 +1,44 @@
 """What a model with a latent code that is embedded in a manifold can do with the manifold."""
 
 import logging
+from typing import TYPE_CHECKING
 
 import torch
 from pythae.models import BaseAEConfig
-from torch import nn
 
 from ..._checks import check_count, check_generator
 from ...geometry import Manifold
 from ...geometry._warnings import warn
 from ..checks import data_for
 from .embedding_quality import EmbeddingQuality, PoorEmbeddingWarning, embedding_quality
-from .learned_embedding import Sampler, draw
+from .embeddings import Embedding
+from .learned_embedding import LearnedEmbedding, Sampler, draw
+from .networks import ManifoldDecoder
 
 logger = logging.getLogger(__name__)
 
 
-class EmbeddedLatent:
+if TYPE_CHECKING:  # what it is mixed into
+    from pythae.models import BaseAE as Model
+else:
+    Model = object
+
+
+class EmbeddedLatent(Model):
     """Mixin of models whose decoder is a :class:`~.networks.ManifoldDecoder`.
 
     Attributes:
         manifold: None for a custom one.
     """
 
-    decoder: nn.Module
+    decoder: ManifoldDecoder
     latent_dim: int
     manifold: Manifold | None
     model_config: BaseAEConfig
     _sampler: Sampler | None
 
     @property
-    def embedding(self) -> torch.nn.Module:
+    def embedding(self) -> Embedding:
         """The map e from latent codes to the manifold, ``[B, n] -> [B, m]``."""
         return self.decoder.embedding
 
@@ -49,7 +57,7 @@ class EmbeddedLatent:
             PoorEmbeddingWarning: if the embedding is poor, and why.
         """
         seed = check_count("seed", seed, 0)
-        if not self.embedding.fitted:
+        if isinstance(self.embedding, LearnedEmbedding) and not self.embedding.fitted:
             self.embedding.fit(self._sampler, self.model_config.embedding_epochs, seed)
         quality = self.embedding_quality(seed=seed)
         logger.info("Embedding of %s: %s", self.model_config.manifold, quality)

@@ -4,13 +4,14 @@ Each sends N(0, I), the prior of the latent code, to the prior on the manifold.
 """
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.special import ndtr, ndtri
 
 from ...geometry import Manifold
-from .er_manifold_vae_config import ERManifoldVAEConfig
+from .er_manifold_vae_config import ERManifoldVAEConfig, dimensions
 from .learned_embedding import LearnedEmbedding, Sampler, draw
 
 
@@ -19,7 +20,7 @@ def build_embedding(
     manifold: Manifold | None,
     sampler: Sampler | None,
     exact_embedding: Callable | None,
-) -> nn.Module:
+) -> "Embedding":
     """The embedding that a config describes.
 
     Args:
@@ -30,7 +31,7 @@ def build_embedding(
     Raises:
         ValueError: if one of the functions is missing, is not wanted, or gives wrong shapes.
     """
-    n, m = config.latent_dim, config.ambient_dim
+    n, m = dimensions(config)
     if manifold is not None and (sampler is not None or exact_embedding is not None):
         raise ValueError(
             'A sampler or an exact_embedding belongs to manifold="custom", but manifold is '
@@ -73,6 +74,7 @@ class ExactEmbedding(nn.Module):
     """
 
     fitted = True
+    inverse_chart: Any
 
     def __init__(self, chart: Callable, inverse_chart: Callable | None = None):
         super().__init__()
@@ -85,6 +87,9 @@ class ExactEmbedding(nn.Module):
     def inverse(self, y: torch.Tensor) -> torch.Tensor:
         """Latent codes of points on the manifold, ``[B, m] -> [B, n]``."""
         return ndtri(_inside(self.inverse_chart(y)))
+
+
+Embedding: TypeAlias = LearnedEmbedding | ExactEmbedding
 
 
 def _inside(u: torch.Tensor) -> torch.Tensor:

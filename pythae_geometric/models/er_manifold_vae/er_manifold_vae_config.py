@@ -1,5 +1,5 @@
 import re
-from typing import Literal
+from typing import Literal, cast
 
 from pythae.models.base.base_config import BaseAEConfig
 
@@ -88,6 +88,11 @@ class ERManifoldVAEConfig(StrictConfig, BaseAEConfig):
                 'group_action needs a manifold whose symmetry group is known: for "custom" none '
                 f"is defined. Set group_action=False, or name one of {_NAMES}."
             )
+
+
+def dimensions(config: ERManifoldVAEConfig) -> tuple[int, int]:
+    """The dimensions n and m of a config, which are numbers once it is made."""
+    return cast(int, config.latent_dim), cast(int, config.ambient_dim)
 
 
 def manifold_from_name(name: str) -> Manifold:

@@ -10,8 +10,8 @@ from ..checks import check_custom_decoder, check_parts, data_for, data_of, decod
 from ..likelihood import log_likelihood
 from .embedded_latent import EmbeddedLatent
 from .embeddings import build_embedding
-from .er_manifold_vae_config import ERManifoldVAEConfig, manifold_from_name
-from .learned_embedding import Sampler
+from .er_manifold_vae_config import ERManifoldVAEConfig, dimensions, manifold_from_name
+from .learned_embedding import LearnedEmbedding, Sampler
 from .likelihoods import likelihood_of
 from .networks import GroupEncoder, ManifoldDecoder, default_decoder, default_encoder
 from .posteriors import POSTERIORS
@@ -101,12 +101,12 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
         manifold = None if config.manifold == "custom" else manifold_from_name(config.manifold)
         embedding = build_embedding(config, manifold, sampler, exact_embedding)
         network = encoder or default_encoder(config)
-        if config.group_action:
+        if manifold is not None and config.group_action:
             network = GroupEncoder(
                 network, embedding, manifold, config.input_dim, config.hidden_dims
             )
         if decoder is not None:
-            m = config.ambient_dim
+            _, m = dimensions(config)
             check_custom_decoder(decoder, config, f"points of the manifold, [B, {m}]", m)
         super().__init__(
             config, decoder=ManifoldDecoder(embedding, decoder or default_decoder(config))
@@ -152,8 +152,9 @@ class ERManifoldVAE(EmbeddedLatent, GeometricModel):
             RuntimeError: if a learned embedding is not trained, in evaluation mode.
         """
         x = data_of(inputs, self)
-        if self.training and not self.embedding.fitted:
-            self.embedding.fit_now(self.fit_embedding)
+        if isinstance(self.embedding, LearnedEmbedding):
+            if self.training and not self.embedding.fitted:
+                self.embedding.fit_now(self.fit_embedding)
         # The distribution functions of the posteriors need full precision.
         with torch.autocast(x.device.type, enabled=False):
             posterior = self._posterior(*self._parameters_of(x))

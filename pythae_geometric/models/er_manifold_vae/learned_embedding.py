@@ -35,6 +35,8 @@ class LearnedEmbedding(nn.Module):
         ambient_dim: m.
     """
 
+    fitted: torch.Tensor
+
     def __init__(self, dim: int, ambient_dim: int):
         super().__init__()
         self.dim, self.ambient_dim = dim, ambient_dim
@@ -52,7 +54,7 @@ class LearnedEmbedding(nn.Module):
         self._check_fitted()
         return self.encoder(y)["embedding"]
 
-    def fit(self, sampler: Sampler, epochs: int, seed: int = 0) -> None:
+    def fit(self, sampler: Sampler | None, epochs: int, seed: int = 0) -> None:
         """Train a ``WAE_MMD`` by pythae's pipeline and keep its networks.
 
         The caller's random numbers, environment variables and process group stay as they were.

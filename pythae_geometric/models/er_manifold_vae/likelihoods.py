@@ -15,7 +15,9 @@ MOMENTUM = 0.1
 LEAST_STD = 1e-3
 
 
-def likelihood_of(config: ERManifoldVAEConfig) -> nn.Module:
+def likelihood_of(
+    config: ERManifoldVAEConfig,
+) -> "GaussianLikelihood | LearnedGaussianLikelihood | BernoulliLikelihood":
     """The likelihood that a config describes."""
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()
@@ -53,6 +55,9 @@ class LearnedGaussianLikelihood(nn.Module):
         O. Rybkin, K. Daniilidis, S. Levine, *Simple and effective VAE training with calibrated
         decoders*, ICML 2021, section 3.3, https://arxiv.org/abs/2006.13202
     """
+
+    variance: torch.Tensor
+    batches_seen: torch.Tensor
 
     def __init__(self):
         super().__init__()

@@ -9,7 +9,8 @@ from torch import nn
 
 from ...geometry import Manifold
 from ..networks import PerceptronDecoder, PerceptronEncoder, perceptron
-from .er_manifold_vae_config import ERManifoldVAEConfig
+from .embeddings import Embedding
+from .er_manifold_vae_config import ERManifoldVAEConfig, dimensions
 
 # Log variances of posteriors begin about here. From the whole width of the prior, where the points
 # on the manifold say nothing about the data, a group-action encoder often finds a worse way to lose
@@ -19,10 +20,11 @@ FIRST_LOG_VARIANCE = -4.0
 
 def default_encoder(config: ERManifoldVAEConfig) -> BaseEncoder:
     """A perceptron of ReLU units, with a variance for each latent dimension."""
-    n = config.latent_dim
+    n, _ = dimensions(config)
     encoder = PerceptronEncoder(nn.ReLU, config.input_dim, config.hidden_dims, n, n)
+    *_, bias = encoder.layers.parameters()
     with torch.no_grad():
-        encoder.layers[-1].bias[n:] += FIRST_LOG_VARIANCE
+        bias[n:] += FIRST_LOG_VARIANCE
     return encoder
 
 
@@ -30,8 +32,9 @@ def default_decoder(config: ERManifoldVAEConfig) -> BaseDecoder:
     """A perceptron of ReLU units from points of the manifold, with a linear output for a Gaussian
     likelihood, and a sigmoid for a Bernoulli likelihood."""
     output = nn.Sigmoid if config.likelihood == "bernoulli" else nn.Identity
+    _, m = dimensions(config)
     widths = config.hidden_dims[::-1]
-    return PerceptronDecoder(nn.ReLU, config.ambient_dim, widths, config.input_dim, output)
+    return PerceptronDecoder(nn.ReLU, m, widths, config.input_dim, output)
 
 
 class ManifoldDecoder(BaseDecoder):
@@ -42,7 +45,7 @@ class ManifoldDecoder(BaseDecoder):
         network: with the output ``reconstruction``.
     """
 
-    def __init__(self, embedding: nn.Module, network: BaseDecoder):
+    def __init__(self, embedding: Embedding, network: BaseDecoder):
         super().__init__()
         self.embedding, self.network = embedding, network
 
@@ -68,7 +71,7 @@ class GroupEncoder(BaseEncoder):
     def __init__(
         self,
         network: BaseEncoder,
-        embedding: nn.Module,
+        embedding: Embedding,
         manifold: Manifold,
         input_dim: tuple[int, ...],
         hidden_dims: tuple[int, ...],

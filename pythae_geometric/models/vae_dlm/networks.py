@@ -1,6 +1,8 @@
 """Modified perceptrons, and the networks of VAE-DLM that are built from them."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from pythae.models.base.base_utils import ModelOutput
@@ -23,7 +25,10 @@ def _gelu(x):
 
 
 # Each function, and the same together with its derivative.
-ACTIVATIONS = {"tanh": (torch.tanh, _tanh), "gelu": (F.gelu, _gelu)}
+ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
+    "tanh": (torch.tanh, _tanh),
+    "gelu": (F.gelu, _gelu),
+}
 
 
 class ModifiedMLP(nn.Module):
@@ -227,7 +232,7 @@ class ManifoldAt(nn.Module):
         return self.decoder.points(u, u.new_full((len(u), 1), self.time))
 
 
-def network_of(decoder: nn.Module) -> nn.Module:
+def network_of(decoder: Any) -> nn.Module:
     """The decoder network itself, where ``decoder`` is that of a VAE-DLM.
 
     Version 0.1.0 pickled such a decoder whole, together with its class: hence a look at the name.

@@ -22,7 +22,8 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch.nn import functional as F
@@ -43,7 +44,7 @@ WEIGHTS = {
 
 
 def total_loss(
-    config: VAE_DLM_Config, terms: dict[str, torch.Tensor], data: torch.Tensor
+    config: VAE_DLM_Config, terms: Mapping[str, torch.Tensor | int], data: torch.Tensor
 ) -> torch.Tensor:
     """The weighted sum of those terms that there are.
 
@@ -98,7 +99,7 @@ def metric_terms(
     Raises:
         ArithmeticError: if g or :math:`J^\top J` is not finite.
     """
-    terms = {}
+    terms: dict[str, torch.Tensor | int] = {}
     g, dg = metric.time_derivative(u, t)
     _check_not_diverged(g, data)
     if config.metric_weight:
@@ -112,7 +113,8 @@ def metric_terms(
     if config.flow_weight or config.eigenvalue_weight:
         Sigma = steady(u)
     if config.flow_weight:
-        residual = flow_residual(dg, g, flow_operator(u, t), config.alpha, Sigma)
+        Lambda = cast(GramNetwork, flow_operator)
+        residual = flow_residual(dg, g, Lambda(u, t), config.alpha, Sigma)
         terms["flow_loss"] = residual.square().mean()
     if config.eigenvalue_weight:
         terms["eigenvalue_loss"] = eigenvalue_penalty(g, Sigma).mean()

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from pythae.models.base.base_utils import ModelOutput
@@ -191,8 +192,9 @@ class VAE_DLM(GeometricModel):
         config = self.model_config
         if not config.has_geometry:
             return self.decoder.points(u, t), {}
-        networks = self.decoder.manifold_map, self.metric_network, self.flow_operator
-        z, terms = metric_terms(config, *networks, self._steady, u, t, data)
+        E, Lambda = self.decoder.manifold_map, self.flow_operator
+        g = cast(GramNetwork, self.metric_network)
+        z, terms = metric_terms(config, E, g, Lambda, self._steady, u, t, data)
         # A few outliers are normal.
         lost = terms.get("num_degenerate", 0)
         if 10 * lost >= len(u) and self.training and not self._warned_of_rank:
@@ -227,8 +229,8 @@ class VAE_DLM(GeometricModel):
     @torch.no_grad()
     def evolve(
         self,
-        x0: torch.Tensor,
-        times,
+        x0: object,
+        times: object,
         sample: bool = False,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:

@@ -32,6 +32,15 @@ class BrownianMotionSamplerConfig(StrictConfig, BaseSamplerConfig):
         drift (bool): Whether there is the drift that makes it a Brownian motion of the metric; the
             published code has none. Default: True
         seed (int): Seed of the motion. None: torch's global random state is used. Default: None
+        stationary (str): The distribution to which a long motion tends. ``"volume"``: that of the
+            volume of the metric, as of any Brownian motion. Volume is large where a decoder is
+            uncertain, so the longer the motion, the fewer of its samples are near the codes: choose
+            it for times up to the default, or to see the motion of the paper. ``"codes"``: that of
+            the codes of ``train_data``, a mixture of normal distributions fitted to them, by a
+            drift of half its score (see
+            :func:`~pythae_geometric.geometry.brownian_motion`). Choose it for long motions, and to
+            generate data: samples stay where the codes are however long the motion is. It needs
+            ``train_data``, and ``drift``. Default: "volume"
     """
 
     metric: Literal["model", "pullback", "posterior"] = "model"
@@ -39,11 +48,17 @@ class BrownianMotionSamplerConfig(StrictConfig, BaseSamplerConfig):
     steps: int = 100
     drift: bool = True
     seed: int | None = None
+    stationary: Literal["volume", "codes"] = "volume"
 
     def __post_init__(self):
         super().__post_init__()
         if self.time is not None:
             check_range(self, "time", above=0)
         check_range(self, "steps", least=1)
+        if self.stationary == "codes" and not self.drift:
+            raise ValueError(
+                'stationary="codes" is a drift towards the codes, so it needs drift=True: set one '
+                "of them to its default."
+            )
         if self.seed is not None:
             check_range(self, "seed", least=0, below=2**32)

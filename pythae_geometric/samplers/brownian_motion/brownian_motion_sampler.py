@@ -6,11 +6,18 @@ from torch import nn
 
 from ..._checks import check_count
 from ..._inputs import as_points
-from ...geometry import DegenerateMetricError, Metric, PosteriorMetric, PullbackMetric
+from ...geometry import (
+    DegenerateMetricError,
+    Metric,
+    MixtureMetric,
+    PosteriorMetric,
+    PullbackMetric,
+)
 from ...geometry.brownian import walk
 from ...models.decoder_map import decoder_space
 from ...models.foreign import labels_for, takes_labels
 from ..base import LatentSampler
+from ..mixture_metric import fit_mixture_metric
 from ..posterior_metric import posterior_metric, refuse_times
 from ..posteriors import embed, encode
 from ..progress import progress_bar
@@ -18,6 +25,11 @@ from ..state import metric_of, positive, taken
 from .brownian_motion_config import BrownianMotionSamplerConfig
 from .default_time import default_time
 from .diagnostics import BrownianMotionDiagnostics
+
+# The names of the tensors of the mixture in a file begin with this.
+MIXTURE = "mixture."
+# The mean log density of the mixture is that of so many draws, within about 0.01 sqrt(d / 2).
+DRAWS = 10_000
 
 
 class BrownianMotionSampler(LatentSampler):
@@ -28,7 +40,14 @@ class BrownianMotionSampler(LatentSampler):
     from the centre of the prior of a :class:`~pythae_geometric.models.BrownianRVAE`, from given
     points, or from the codes of training data, each chosen at random. For the centre and the time
     of the prior this is the distribution whose leading-order density is the prior; for any model, a
-    way to move through the data without leaving them.
+    way to move through the data without leaving them, if the time is short. A long motion leaves
+    them, as it tends to the volume of the metric. With ``stationary="codes"`` it tends to the
+    distribution of the codes of the training data instead, a mixture of normal distributions p, by
+    one more drift,
+
+    .. math:: \tfrac12\, G^{-1} \nabla \big(\log p - \log\sqrt{\det G}\big)\, dt,
+
+    and may be as long as one likes (:func:`~pythae_geometric.geometry.brownian_motion` says why).
 
     A path that comes to where the metric is degenerate, such as a flat spot of a decoder, stops at
     its last point before it. How many did is in :attr:`diagnostics`, and a warning.
@@ -45,6 +64,9 @@ class BrownianMotionSampler(LatentSampler):
     References:
         D. Kalatzis, D. Eklund, G. Arvanitidis, S. Hauberg, *Variational autoencoders with
         Riemannian Brownian motion priors*, ICML 2020, section 3, https://arxiv.org/abs/2002.05227
+        T. Xifara et al., *Langevin diffusions and the Metropolis-adjusted Langevin algorithm*,
+        Statistics and Probability Letters 91, 2014, https://arxiv.org/abs/1309.2983 (the drift to
+        a density; not in the paper)
 
     Example:
         >>> from pythae.pipelines import GenerationPipeline
@@ -52,7 +74,7 @@ class BrownianMotionSampler(LatentSampler):
         >>> pipeline = GenerationPipeline(model, BrownianMotionSamplerConfig(metric="pullback"))
         >>> images = pipeline(num_samples=100, train_data=train_data)
         >>> pipeline.sampler.diagnostics
-        BrownianMotionDiagnostics(time=0.0..., paths=100, stopped=0, shortened=2)
+        BrownianMotionDiagnostics(time=0.0..., paths=100, stopped=0, shortened=2, ...)
         >>> pipeline.sampler.trajectories(3).shape  # of a model of two latent dimensions
         torch.Size([101, 3, 2])
     """
@@ -75,7 +97,9 @@ class BrownianMotionSampler(LatentSampler):
         self._to_decoder = decoder_space(self.model)
         self.metric: Metric | None = None
         self.time: float | None = None
-        self._walks: list = []  # which paths of each batch stopped, and which were shortened
+        self.mixture: MixtureMetric | None = None  # of the codes, for stationary="codes"
+        # Of each batch, which paths stopped, which were shortened, and the ends' log densities.
+        self._walks: list = []
         self._moved = False  # whether any path got away from its start
 
     def fit(
@@ -87,12 +111,13 @@ class BrownianMotionSampler(LatentSampler):
         batch_size: int = 500,
         labels=None,
     ):
-        """Choose the metric, the starting points and the time.
+        """Choose the metric, the starting points, the time and the stationary distribution.
 
         Args:
             train_data: array, tensor, list, data frame, data set or ``DataLoader`` of
-                ``[N, *input_dim]``. Needed for ``"posterior"``; for other metrics, to start from
-                their codes or to choose the time. Not used where a BrownianRVAE's prior gives both.
+                ``[N, *input_dim]``. Needed for ``"posterior"`` and for ``stationary="codes"``; else
+                to start from their codes or to choose the time. Not used where a BrownianRVAE's
+                prior gives both.
             eval_data: held-out data, likewise: where ``time`` is None, their distance to the
                 training data chooses it. None: that of the training data to each other.
             training_config: not used; here because pythae's pipeline passes it.
@@ -109,6 +134,11 @@ class BrownianMotionSampler(LatentSampler):
         """
         self._restart()
         batch_size = check_count("batch_size", batch_size, 1)
+        if self.sampler_config.stationary == "codes" and train_data is None:
+            raise ValueError(
+                'stationary="codes" needs train_data, the data near whose codes the motion stays: '
+                "pass them to fit, or as GenerationPipeline's train_data."
+            )
         if start is not None:
             start = as_points(start, "start", self.model.latent_dim)
         if labels is not None:
@@ -123,9 +153,10 @@ class BrownianMotionSampler(LatentSampler):
 
     def _chosen(
         self, train_data, eval_data, start: torch.Tensor | None, batch_size: int, labels
-    ) -> tuple[Metric, torch.Tensor, float]:
-        """The metric, the starting points and the time."""
+    ) -> tuple[Metric, torch.Tensor, float, MixtureMetric | None]:
+        """The metric, the starting points, the time, and the mixture to which the motion tends."""
         config = self.sampler_config
+        to_codes = config.stationary == "codes"
         metric = self._decoder_metric()  # None: that of the posteriors
         time = config.time
         if self._is_prior:
@@ -140,9 +171,8 @@ class BrownianMotionSampler(LatentSampler):
         if metric is None:
             refuse_times(self.model)
             codes, log_vars = encode(self.model, train_data, batch_size, labels)
-            seed = config.seed if config.seed is not None else int(torch.randint(2**31, ()))
-            metric = posterior_metric(codes, log_vars, seed=seed)
-        elif start is None or time is None:
+            metric = posterior_metric(codes, log_vars, seed=self._seed())
+        elif start is None or time is None or to_codes:
             codes = self._codes(train_data, batch_size)
         start = codes if start is None else start
         if time is None:
@@ -151,7 +181,12 @@ class BrownianMotionSampler(LatentSampler):
                 held_out = self._codes(eval_data, batch_size, "eval_data")
             metric, codes = metric.to(self.device, self.dtype), codes.to(self.device)
             time = default_time(metric, codes, held_out, self._generator, batch_size)
-        return metric, start, time
+        mixture = fit_mixture_metric(codes.cpu(), seed=self._seed()) if to_codes else None
+        return metric, start, time, mixture
+
+    def _seed(self) -> int:
+        seed = self.sampler_config.seed
+        return int(torch.randint(2**31, ())) if seed is None else seed
 
     @property
     def _is_prior(self) -> bool:
@@ -179,8 +214,11 @@ class BrownianMotionSampler(LatentSampler):
             return codes
         return torch.cat([self._to_decoder(part) for part in codes.split(batch_size)])
 
-    def _set(self, metric: Metric, start: torch.Tensor, time: float) -> None:
+    def _set(
+        self, metric: Metric, start: torch.Tensor, time: float, mixture: MixtureMetric | None
+    ) -> None:
         self.metric = metric.to(self.device, self.dtype)
+        self.mixture = None if mixture is None else mixture.to(self.device, self.dtype)
         self._start = start.detach().to(self.device, self.dtype)
         self.time = time
         self._walks = []
@@ -196,11 +234,20 @@ class BrownianMotionSampler(LatentSampler):
         """
         if not self._walks:
             raise RuntimeError("There are no diagnostics yet: call sample or sample_latent first.")
+        stopped, shortened, log_density = (
+            torch.cat(parts) for parts in zip(*self._walks, strict=True)
+        )
+        excess = None
+        if self.mixture is not None:
+            seeded = torch.Generator(self.device).manual_seed(0)
+            expected = self.mixture.log_volume(self.mixture.sample(DRAWS, seeded)).mean()
+            excess = float(log_density.mean() - expected)
         return BrownianMotionDiagnostics(
             time=self.time,
-            paths=sum(len(stopped) for stopped, _ in self._walks),
-            stopped=sum(int(stopped.sum()) for stopped, _ in self._walks),
-            shortened=sum(int(shortened.sum()) for _, shortened in self._walks),
+            paths=len(stopped),
+            stopped=int(stopped.sum()),
+            shortened=int(shortened.sum()),
+            excess_log_density=excess,
         )
 
     def trajectories(self, num_samples: int = 1) -> torch.Tensor:
@@ -234,7 +281,7 @@ class BrownianMotionSampler(LatentSampler):
         return batches
 
     def _report(self) -> str | None:
-        if not any(bool(stopped.any()) for stopped, _ in self._walks):
+        if not any(bool(stopped.any()) for stopped, *_ in self._walks):
             return None
         found = self.diagnostics
         if not self._moved:
@@ -266,11 +313,18 @@ class BrownianMotionSampler(LatentSampler):
                 generator=self._generator,
                 trajectory=trajectory,
                 progress=bar.update,
+                score=None if self.mixture is None else self._score,
             )
         end = walked.path[-1] if trajectory else walked.path
-        self._walks.append((walked.stopped, walked.shortened))
+        # The density of the mixture is the volume of its metric.
+        log_density = end[:0, 0] if self.mixture is None else self.mixture.log_volume(end)
+        self._walks.append((walked.stopped, walked.shortened, log_density))
         self._moved = self._moved or not torch.equal(end, start)
         return walked.path
+
+    def _score(self, z: torch.Tensor) -> torch.Tensor:
+        """The gradient of the log density of the mixture, ``[B, d]``."""
+        return self.mixture.log_volume_and_grad(z)[1]
 
     def _draw(self, num_samples: int) -> torch.Tensor:
         z = self._walk(num_samples, trajectory=False)
@@ -280,6 +334,8 @@ class BrownianMotionSampler(LatentSampler):
         state = {"start": self._start, "time": torch.tensor(self.time, dtype=torch.float64)}
         if self.sampler_config.metric == "posterior":
             state |= self.metric.state_dict()
+        if self.mixture is not None:
+            state |= self.mixture.state_dict(prefix=MIXTURE)
         return state
 
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
@@ -293,11 +349,16 @@ class BrownianMotionSampler(LatentSampler):
             time = float(self.model.prior_log_time.detach().exp())
         else:
             raise ValueError("it has no time, and the config has none.")
+        mixture = None
+        if self.sampler_config.stationary == "codes":
+            names = [name for name in state if name.startswith(MIXTURE)]
+            parts = {name.removeprefix(MIXTURE): state.pop(name) for name in names}
+            mixture = metric_of(MixtureMetric, parts, self.model.latent_dim)
         if self.sampler_config.metric == "posterior":
             metric = metric_of(PosteriorMetric, state, self.model.latent_dim)
         else:
             metric = self._decoder_metric()
-        self._set(metric, start, time)
+        self._set(metric, start, time, mixture)
 
 
 class _Decoder(nn.Module):
