@@ -5,56 +5,47 @@
 A BrownianRVAE of two latent dimensions is trained, a third of its epochs in the metric (once; it is
 kept in the output folder), and sampled by motions from the centre of its prior for 1, 5 and 25
 times the learned time: by the plain one, which after 1 time is the prior, and by the one that tends
-to the codes. Then come independent draws from the mixture of normal distributions to which that one
-tends. Near: the share of samples as near to a training code as 99 of 100 test codes are. Fréchet
-distance and coverage are in the features of a classifier of the training images, against the test
-images; nearest is the median distance to a training image, that of test images being 1.
+to the codes. Last is the mixture of normal distributions to which that one tends. Near: the share
+of samples as near to a training code as 99 of 100 test codes are. Fréchet distance and coverage are
+in the features of a classifier of the training images, against the test images; nearest is the
+median distance to a training image, that of test images being 1.
 """
 
 import os
 import pathlib
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import lib.quiet
 import torch
 from lib.arguments import at_least, parser
+from lib.costs import measured
 from lib.data import HELP, load_data
 from lib.files import kept, slug
 from lib.measures import feature_measures
 from lib.tables import table
 from lib.training import train
 
-from pythae_geometric import (
-    BrownianMotionSampler,
-    BrownianMotionSamplerConfig,
-    BrownianRVAE,
-    BrownianRVAEConfig,
-)
+from pythae_geometric import BrownianMotionSampler, BrownianMotionSamplerConfig
 from pythae_geometric.evaluation import nearest_distances, train_feature_network
-
-TIMES = 1, 5, 25
-HEADER = ["distribution", "time", "near", "Fréchet", "coverage", "nearest"]
-HEADER += ["shortened", "stopped", "seconds"]
+from pythae_geometric.models import BrownianRVAE, BrownianRVAEConfig
 
 
 def trained(args, data):
     """The model, and the features of the classifier."""
-    config = BrownianRVAEConfig(
-        input_dim=tuple(data.train.shape[1:]), latent_dim=2, num_centers=min(350, args.images // 4),
-        warmup_epochs=args.epochs * 2 // 3,
-    )  # fmt: skip
+    fields = {"num_centers": min(350, args.images // 4), "warmup_epochs": args.epochs * 2 // 3}
+    config = BrownianRVAEConfig(input_dim=tuple(data.train.shape[1:]), latent_dim=2, **fields)
     key = slug(args.data, len(data.train), args.epochs)
+
+    folder = os.path.join(args.output_dir, key)
 
     def fit():
         torch.manual_seed(0)
-        folder = os.path.join(args.output_dir, key)
-        return train(BrownianRVAE(config), data, folder, num_epochs=args.epochs,
-                     per_device_train_batch_size=100)  # fmt: skip
+        fields = {"num_epochs": args.epochs, "per_device_train_batch_size": 100}
+        return train(BrownianRVAE(config), data, folder, **fields)
 
-    model = BrownianRVAE.load_from_folder(kept(os.path.join(args.output_dir, f"{key}.json"), fit))
+    model = BrownianRVAE.load_from_folder(kept(f"{folder}.json", fit))
     network = train_feature_network(data.train, data.train_labels, seed=0)
     return model.cpu().eval(), network.features
 
@@ -71,24 +62,24 @@ def report(args, data, model, features):
         found = feature_measures(real, features(x), clusterings=1)
         near = float((torch.cdist(z, known).amin(1) <= reach).double().mean())
         nearest = float(nearest_distances(x, data.train)[0].median() / apart)
-        measures = near, found["frechet"], found["coverage"], nearest
-        cells = [name, times, *(f"{m:.2f}" for m in measures), *figures]
-        print(table(cells, [])[0], flush=True)
+        measures = [f"{m:.2f}" for m in (near, found["frechet"], found["coverage"], nearest)]
+        print(table([name, times, *measures, *figures], [])[0], flush=True)
 
-    print("\n".join(table(HEADER, [])))
+    header = "distribution, time, near, Fréchet, coverage, nearest, shortened, stopped, seconds"
+    print("\n".join(table(header.split(", "), [])))
     row("reconstructed test images", new, *"————")
     for stationary in ("volume", "codes"):
-        for times in TIMES:
+        for times in (1, 5, 25):
             duration = times * float(model.prior_log_time.exp())
             fields = {"steps": args.steps, "seed": 0, "stationary": stationary}
             config = BrownianMotionSamplerConfig(time=duration, **fields)
             sampler = BrownianMotionSampler(model, config)
             sampler.fit(data.train)
-            start = time.process_time()
-            z = sampler.sample_latent(args.samples)
-            d, seconds = sampler.diagnostics, time.process_time() - start
-            name = f"motion to the {stationary}"
-            row(name, z, times, d.shortened, d.stopped, f"{seconds:.0f}")
+            with measured() as cost:
+                z = sampler.sample_latent(args.samples)
+            d = sampler.diagnostics
+            figures = d.shortened, d.stopped, f"{cost['processor_seconds']:.0f}"
+            row(f"motion to the {stationary}", z, times, *figures)
     row("mixture", sampler.mixture.sample(args.samples), *"————")
 
 

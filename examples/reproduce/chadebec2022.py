@@ -64,7 +64,7 @@ STUDIES = {
     "images": "Influence of the number of training images",
 }
 # A row with a larger share of copies is left out.
-COPIES = 0.1
+COPIES = 0.5
 PARTS = ("table", "last", "studies")
 # Columns of means and their errors, and of means alone: a measure, and how many digits are shown.
 COLUMNS = {

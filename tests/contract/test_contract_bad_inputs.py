@@ -101,6 +101,7 @@ CONFIGS = {
     },
     BrownianMotionSamplerConfig: {
         "metric": ("flat", None, 3),
+        "stationary": ("prior", None, 3),
         "time": OPTIONAL_POSITIVE,
         "steps": COUNT,
         "seed": ("lucky", -1, 1.5, nan),

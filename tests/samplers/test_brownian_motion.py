@@ -365,7 +365,8 @@ def test_the_distribution_of_the_codes_is_fitted_saved_and_loaded(
     metric, rvae, trained, digits, tmp_path
 ):
     model = rvae if metric == "model" else trained
-    config = BrownianMotionSamplerConfig(metric=metric, steps=5, seed=3, stationary="codes")
+    fields = {"metric": metric, "time": 1e-5, "steps": 5, "seed": 3}
+    config = BrownianMotionSamplerConfig(**fields, stationary="codes")
     sampler = BrownianMotionSampler(model, config)
     sampler.fit(digits[:150])
     with torch.no_grad():
@@ -380,8 +381,7 @@ def test_the_distribution_of_the_codes_is_fitted_saved_and_loaded(
     loaded = BrownianMotionSampler.load(tmp_path, model)
     assert torch.equal(loaded.sample(4), expected)
     assert loaded.diagnostics == sampler.diagnostics
-    plain = BrownianMotionSampler(model, BrownianMotionSamplerConfig(metric=metric, steps=5,
-                                  seed=3))  # fmt: skip
+    plain = BrownianMotionSampler(model, BrownianMotionSamplerConfig(**fields))
     plain.fit(digits[:150])
     assert plain.mixture is None
     assert not torch.equal(plain.sample(4), expected)
@@ -391,7 +391,7 @@ def test_the_distribution_of_the_codes_is_fitted_saved_and_loaded(
 def test_the_seed_decides_about_the_mixture_too(trained, digits):
     def draw(seed):
         config = BrownianMotionSamplerConfig(
-            metric="pullback", time=0.1, steps=5, seed=seed, stationary="codes"
+            metric="pullback", time=1e-5, steps=5, seed=seed, stationary="codes"
         )
         sampler = BrownianMotionSampler(trained, config)
         sampler.fit(digits[:100])
