@@ -39,7 +39,8 @@ class BrownianMotionSamplerConfig(StrictConfig, BaseSamplerConfig):
             the codes of ``train_data``, a mixture of normal distributions fitted to them, by a
             drift of half its score (see
             :func:`~pythae_geometric.geometry.brownian_motion`). Choose it for long motions, and to
-            generate data: samples stay where the codes are however long the motion is. It needs
+            generate data: samples stay where the codes are however long the motion is. Clusters
+            much narrower than a step get too small a share: take more ``steps``. It needs
             ``train_data``, and ``drift``. Default: "volume"
     """
 
