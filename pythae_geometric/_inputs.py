@@ -80,6 +80,11 @@ def labelled_batches(
         pairs = ((_data_of(batch, name), _label_of(batch, name)) for batch in data)
     elif isinstance(data, Mapping):
         rows, labels = (as_tensor(part(data, name), name) for part in (_data_of, _label_of))
+        if labels.shape[:1] != rows.shape[:1]:
+            raise ValueError(
+                f"{name} must have one label for each row, got shapes {list(rows.shape)} and "
+                f"{list(labels.shape)}."
+            )
         pairs = zip(rows.split(batch_size), labels.split(batch_size), strict=True)
     elif _is_data_set(data):
         items = _items(data)
@@ -89,8 +94,14 @@ def labelled_batches(
         )
     else:
         raise _without_labels(name)
+    is_empty = True
     for rows, labels in pairs:
-        yield as_tensor(rows, name), as_tensor(labels, f"The labels of {name}")
+        x = as_tensor(rows, name)
+        if x.ndim and len(x):
+            is_empty = False
+            yield x, as_tensor(labels, f"The labels of {name}")
+    if is_empty:
+        raise ValueError(f"{name} has no rows: at least one is needed.")
 
 
 def as_data(data: object, name: str) -> torch.Tensor:

@@ -1,19 +1,9 @@
 """Several processes that train one model, as ``torch.distributed`` has them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import distributed
-
-
-def several() -> bool:
-    """Whether this is one of several processes of a group."""
-    ready = distributed.is_available() and distributed.is_initialized()
-    return ready and distributed.get_world_size() > 1
-
-
-def is_first() -> bool:
-    return not several() or distributed.get_rank() == 0
 
 
 def gathered(x: torch.Tensor) -> torch.Tensor:
@@ -22,6 +12,8 @@ def gathered(x: torch.Tensor) -> torch.Tensor:
     Those with one number lie next to each other, as in the data that a ``DistributedSampler``
     deals out.
     """
+    if not distributed.is_initialized():
+        return x
     parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, x.contiguous())
     return torch.stack(parts, 1).flatten(0, 1)
@@ -30,16 +22,23 @@ def gathered(x: torch.Tensor) -> torch.Tensor:
 def summed(x: torch.Tensor) -> torch.Tensor:
     """The sum over the processes."""
     x = x.clone()
-    distributed.all_reduce(x)
+    if distributed.is_initialized():
+        distributed.all_reduce(x)
     return x
 
 
 @torch.no_grad()
-def by_first(make: Callable[[], None], tensors: Iterable[torch.Tensor]) -> None:
-    """Call ``make`` in the first process, and give the numbers that it sets to all others."""
-    if is_first():
+def by_first(make: Callable[[], None], tensors: Collection[torch.Tensor]) -> None:
+    """Call ``make`` in the first process of several, and give the tensors that it sets to all.
+
+    Args:
+        make: what to call.
+        tensors: those that it sets; none: each process stands for itself, whatever group it is in.
+    """
+    several = bool(tensors) and distributed.is_available() and distributed.is_initialized()
+    if not several or distributed.get_rank() == 0:
         make()
-    if several():
+    if several:
         for tensor in tensors:
             distributed.broadcast(tensor.data, src=0)
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from .._checks import check_count
 from .._inputs import as_model, as_shape, as_tensor, like
+from .decoder_map import decoder_space
 
 __all__ = ["ConditionalAutoencoder", "autoencoder_of", "conditional_autoencoder_of", "given"]
 
@@ -106,7 +107,8 @@ def given(model: AE, label: object) -> AE:
     if not takes_labels(model):
         raise _takes_none(model)
     label = _on(model, as_tensor(label, "label"))
-    encoder, decoder = (_Given(network, label) for network in (model.encoder, model.decoder))
+    encoder = _Given(model.encoder, label)
+    decoder = nn.Sequential(decoder_space(model), _Given(model.decoder, label))
     return autoencoder_of(encoder, decoder, model.model_config.input_dim, model.latent_dim)
 
 

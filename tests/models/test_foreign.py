@@ -284,6 +284,12 @@ class TestLabels:
         ("call", "error", "message"),
         [
             (lambda m, s, x, y: s.fit(x), TypeError, "train_data has none: pass labels"),
+            (lambda m, s, x, y: s.fit(BaseDataset(x[:0], y[:0])), ValueError, "has no rows"),
+            (
+                lambda m, s, x, y: s.fit({"data": x, "labels": y[:-1]}),
+                ValueError,
+                "one label for each row",
+            ),
             (lambda m, s, x, y: s.fit(x, labels=y[:-1]), ValueError, "there are 299 labels"),
             (lambda m, s, x, y: s.fit(x[:-1], labels=y), ValueError, "299 rows"),
             (lambda m, s, x, y: s.fit(x, labels=3), ValueError, "one for each row"),

@@ -145,7 +145,7 @@ class BrownianRVAE(GeometricModel):
     def _begin_second_phase(self) -> None:
         seen, self._statistics = self._statistics, CodeStatistics()
         seen.gather()
-        by_first(lambda: self._place(seen), [*self.parameters(), *self.buffers()])
+        by_first(lambda: self._place(seen), self.state_dict().values() if seen.is_parallel else ())
 
     def _place(self, seen: CodeStatistics) -> None:
         codes = seen.codes
@@ -278,7 +278,7 @@ class BrownianRVAE(GeometricModel):
         recon_loss = -gaussian_log_prob(x, mean, torch.ones_like(mean)).mean()
         is_last = int(self.epochs_done) == self.model_config.warmup_epochs - 1
         if self.training and is_last and "epoch" in kwargs:
-            self._statistics.add(z, log_time, x - mean)
+            self._statistics.add(z, log_time, x - mean, kwargs.get("uses_ddp", False))
         return _output(recon_loss, torch.zeros_like(recon_loss), recon_x, z)
 
     def _elbo(self, x) -> ModelOutput:

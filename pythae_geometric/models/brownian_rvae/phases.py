@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..._processes import gathered, several, summed
+from ..._processes import gathered, summed
 from ...geometry._warnings import warn
 
 Model = TypeVar("Model", bound=torch.nn.Module)
@@ -23,12 +23,20 @@ class CodeStatistics:
     _log_time_sum: Any
 
     def __init__(self):
-        self._codes, self.count = [], 0
+        self._codes, self.count, self.is_parallel = [], 0, False
         self._square_sum = self._log_time_sum = 0.0
 
     @torch.no_grad()
-    def add(self, codes: torch.Tensor, log_time: torch.Tensor, residual: torch.Tensor) -> None:
-        """Add a batch: ``[B, d]``, ``[B]`` and ``[B, D]``."""
+    def add(
+        self,
+        codes: torch.Tensor,
+        log_time: torch.Tensor,
+        residual: torch.Tensor,
+        is_parallel: bool = False,
+    ) -> None:
+        """Add a batch: ``[B, d]``, ``[B]`` and ``[B, D]``; and whether other processes, which train
+        the same model, have batches of their own."""
+        self.is_parallel = is_parallel
         # The trainer shuffles: the first codes of an epoch are a random choice.
         if self.count < MAX_CODES:
             self._codes.append(codes.detach())
@@ -39,7 +47,7 @@ class CodeStatistics:
     @torch.no_grad()
     def gather(self) -> None:
         """Take in what the other processes of a training have seen, if there are any."""
-        if not several():
+        if not self.is_parallel:
             return
         self._codes = [gathered(self.codes)]
         self._square_sum, self._log_time_sum = summed(self._square_sum), summed(self._log_time_sum)
