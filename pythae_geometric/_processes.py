@@ -1,9 +1,44 @@
-"""Several processes that train one model, as ``torch.distributed`` has them."""
+"""Several processes that train one model or sample from it, as ``torch.distributed`` has them."""
 
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import torch
 from torch import distributed
+
+
+def place() -> tuple[int, int]:
+    """The number of this process, and how many there are: 0 and 1 without a group."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def all_of(parts: list) -> list:
+    """The lists of all processes, joined in the order of the processes."""
+    processes = place()[1]
+    if processes == 1:
+        return parts
+    lists: list = [None] * processes
+    distributed.all_gather_object(lists, parts)
+    return [part for of_process in lists for part in of_process]
+
+
+def from_first(make: Callable[[], Any]) -> Any:
+    """What ``make`` gives in the first process, or the error that it raises there, in all."""
+    rank, processes = place()
+    if processes == 1:
+        return make()
+    outcome: list = [None, None]
+    if rank == 0:
+        try:
+            outcome = [make(), None]
+        except Exception as error:  # the others wait
+            outcome = [None, error]
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
 def gathered(x: torch.Tensor) -> torch.Tensor:
@@ -12,7 +47,7 @@ def gathered(x: torch.Tensor) -> torch.Tensor:
     Those with one number lie next to each other, as in the data that a ``DistributedSampler``
     deals out.
     """
-    if not distributed.is_initialized():
+    if place()[1] == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, x.contiguous())

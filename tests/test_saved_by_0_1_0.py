@@ -74,6 +74,7 @@ def test_uniform_samplers_are_the_papers(name, tmp_path):
     written = json.loads((FOLDER / name / "sampler_config.json").read_text(encoding="utf-8"))
     read = sampler.sampler_config.to_dict()
     assert "metric" not in written and read.pop("metric") == "posteriors"
+    assert read.pop("several_processes") is False
     written["adaptation_steps"] = written.pop("warmup_steps")  # its name since
     assert read == written
 

@@ -1,11 +1,13 @@
 """Variational autoencoders with Riemannian Brownian motion priors: the tables and figures.
 
     python examples/reproduce/kalatzis2020.py [--output-dir outputs/kalatzis2020] [--quick]
-        [--data digits|FOLDER] [--dims 2 5 10] [--seeds 3]
+        [--data digits|FOLDER] [--dims 2 5 10] [--seeds 3] [--epochs 100]
 
 The R-VAE of K. Jurasz and P. Pietrzak's reproduction of Kalatzis et al. (ICML 2020), against VAEs
 with the same networks and the same budget, on the digits of scikit-learn, or on images in pythae's
-convention (``FOLDER/train_data.npz`` and ``eval_data.npz``): see VAE, FlatFree and Flat below.
+convention (``FOLDER/train_data.npz`` and ``eval_data.npz``): see VAE, FlatFree and Flat below. Each
+of the two phases has so many ``--epochs``. Every run is kept in the output folder: started again,
+the script goes on with what is missing.
 
 Negative ELBO is that of N(x; mu(z), sigma(z)^2) with all constants, in nats, on test data, two
 samples each test point, with converged geodesics. "published" is what the published code would
@@ -30,6 +32,7 @@ import torch
 from lib.arguments import at_least, parser
 from lib.data import digits, read_images
 from lib.figures import save
+from lib.files import kept, row_path
 from lib.tables import grouped, page, publish, spread, spreads, table
 from lib.training import fit
 from pythae.models.base.base_utils import ModelOutput
@@ -150,9 +153,11 @@ MODELS = {"VAE": VAE, "flat": Flat, "flat free": FlatFree, "R-VAE": BrownianRVAE
 
 
 def load(name):
-    """Images in [0, 1] and labels: train, test."""
+    """Images in [0, 1] and labels: train, and test, of which the first 2,000 are taken."""
     if name != "digits":
-        return read_images(name, "train"), read_images(name, "eval")
+        test, test_labels = read_images(name, "eval")
+        test_labels = None if test_labels is None else test_labels[:2000]
+        return read_images(name, "train"), (test[:2000], test_labels)
     images, labels = digits()
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = images[order], labels[order]
@@ -341,7 +346,7 @@ def gaps(groups, d):
     return [line, quadrature + "the negative ELBO, it gives that of the normalised prior."]
 
 
-def report(runs, seconds, options):
+def report(runs, minutes, options, epochs):
     """The results as Markdown."""
     groups = grouped(runs, "d", "model")
     losses, scores, places = [], [], []
@@ -363,7 +368,8 @@ def report(runs, seconds, options):
     return page(
         "kalatzis2020",
         options=options,
-        minutes=seconds / 60,
+        minutes=minutes,
+        epochs=epochs,
         losses=table(["d", "model", *header], losses),
         gaps=[line for d in dict.fromkeys(d for d, _ in groups) for line in gaps(groups, d)],
         scores=table(["d", "model", *classes, "mean"], scores),
@@ -371,8 +377,10 @@ def report(runs, seconds, options):
     )
 
 
-def one_run(name, d, seed, data, budget):
-    """A model of one kind, and the row of its results."""
+def one_run(name, d, seed, data, budget, folder):
+    """The row of results of a model of one kind; the figures of the first R-VAE with two latent
+    dimensions."""
+    begin = time.process_time()
     cls, ((images, labels), (test_images, test_labels)) = MODELS[name], data
     shape, phase = {"input_dim": tuple(images.shape[1:]), "latent_dim": d}, budget["phase"]
     config = BrownianRVAEConfig(**shape, warmup_epochs=phase, **budget["networks"])
@@ -395,7 +403,10 @@ def one_run(name, d, seed, data, budget):
         run["f1"] = f1.tolist()
     elbo = f"negative ELBO {run['neg_elbo']:.2f} (KL {run['kl']:.2f})"
     print(f"d = {d}, seed {seed}, {name}: {elbo}, {seconds:.0f} s", flush=True)
-    return run, model, codes
+    if is_rvae and d == 2 and seed == 0:
+        draw_geodesics(model, test_images, test_labels, folder)
+        draw_motion(model, codes, folder)
+    return run | {"minutes": (time.process_time() - begin) / 60}
 
 
 FULL = {"phase": 100, "classifiers": 5, "explore": (300, 50, (1, 5, 25)), "resolution": 50}
@@ -407,11 +418,11 @@ def main():
     p.add_argument("--data", default="digits", help="'digits', or a folder of images")
     p.add_argument("--dims", type=at_least(1), nargs="+", default=[2, 5, 10])
     p.add_argument("--seeds", type=at_least(1), default=3)
+    p.add_argument("--epochs", type=at_least(1), help="of each phase (default: 100)")
     args = p.parse_args()
     lib.quiet.settle(1)
     # Some test points lie where a straight line is no good start; their distance is an upper bound.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    begin = time.process_time()
 
     data, budget, networks = load(args.data), FULL, {"hidden_dims": (300, 300), "num_centers": 350}
     if args.data == "digits":
@@ -422,18 +433,20 @@ def main():
             [None if part is None else part[:count] for part in pair]
             for pair, count in zip(data, (300, 50), strict=True)
         ]
+    budget |= {"networks": networks, "phase": args.epochs or budget["phase"]}
     runs = []
-    for d, seed, name in itertools.product(args.dims, range(args.seeds), MODELS):
-        run, model, codes = one_run(name, d, seed, data, budget | {"networks": networks})
-        runs.append(run)
-        if name == "R-VAE" and d == 2 and seed == 0:
-            draw_geodesics(model, *data[1], args.output_dir)
-            draw_motion(model, codes, args.output_dir)
+    # A whole table of the first seed comes before the second.
+    for seed, d, name in itertools.product(range(args.seeds), args.dims, MODELS):
+        path = row_path(args.output_dir, pathlib.Path(args.data).name, budget["phase"], d, seed, name)
+        runs.append(kept(path, one_run, name, d, seed, data, budget, args.output_dir))
 
-    seconds = time.process_time() - begin
+    minutes = sum(run["minutes"] for run in runs)
     options = ("" if args.data == "digits" else f" --data {args.data}") + " --quick" * args.quick
-    results = {"seconds": seconds, "runs": runs}
-    print(publish(args.output_dir, "kalatzis2020", report(runs, seconds, options), results))
+    options += f" --epochs {args.epochs}" if args.epochs else ""
+    options += f" --seeds {args.seeds}" if args.seeds != 3 else ""
+    results = {"minutes": minutes, "runs": runs}
+    text = report(runs, minutes, options, budget["phase"])
+    print(publish(args.output_dir, "kalatzis2020", text, results))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Measures of generation compare two clouds of features ``[N, p]``: those of
 """
 
 from .features import FeatureNetwork, inception_features, train_feature_network
-from .frechet import frechet_distance
+from .frechet import FrechetStatistics, frechet_distance
 from .nearest import nearest_distances
 from .neighbourhoods import DensityCoverage, density_and_coverage
 from .precision_recall import PRDScores, prd_curve, prd_curve_of_histograms, prd_scores
@@ -14,6 +14,7 @@ from .representation import class_f1, negative_log_likelihood, reconstruction_er
 __all__ = [
     "DensityCoverage",
     "FeatureNetwork",
+    "FrechetStatistics",
     "PRDScores",
     "class_f1",
     "density_and_coverage",

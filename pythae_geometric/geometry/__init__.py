@@ -36,6 +36,7 @@ from .mixture_metric import MixtureMetric
 from .posterior_metric import PosteriorMetric
 from .potential_path import potential_path
 from .pullback import PullbackMetric, StochasticPullbackMetric
+from .row_streams import RowStreams
 
 __all__ = [
     "Circle",
@@ -52,6 +53,7 @@ __all__ = [
     "PosteriorMetric",
     "Product",
     "PullbackMetric",
+    "RowStreams",
     "SpecialOrthogonal3",
     "Sphere",
     "StochasticPullbackMetric",

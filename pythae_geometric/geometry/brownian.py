@@ -38,7 +38,6 @@ import torch
 from ._checks import (
     check_count,
     check_flag,
-    check_generator,
     check_map,
     check_points,
     check_real,
@@ -48,6 +47,7 @@ from ._guard import guard
 from .derivatives import Immersion
 from .metric import DegenerateMetricError, Metric
 from .pullback import as_metric
+from .row_streams import RowStreams, Source, check_source, normal_like
 
 # The gradient of a log density: [B, d] -> [B, d].
 Score = Callable[[torch.Tensor], torch.Tensor]
@@ -74,7 +74,7 @@ def brownian_motion(
     time: float | torch.Tensor,
     steps: int,
     drift: bool = True,
-    generator: torch.Generator | None = None,
+    generator: Source = None,
     trajectory: bool = True,
     halvings: int = HALVINGS,
     score: Score | None = None,
@@ -122,7 +122,8 @@ def brownian_motion(
             in the mean.
         steps: number of steps of size ``time / steps``.
         drift: leave the drift out if False.
-        generator: source of the randomness, on the device of ``start``.
+        generator: source of the randomness, on the device of ``start``: a generator of torch, or
+            :class:`~pythae_geometric.geometry.RowStreams` for B rows; None: torch's global one.
         trajectory: whether to return the way or the end only, which needs little memory.
         halvings: how often a step may be halved, 0 or more; each doubles the work where the metric
             is roughest. 0: all steps are equal, which saves a fifth of the work of a path that
@@ -192,7 +193,7 @@ def walk(
     progress: Callable[[int], object] | None = None,
     drift: bool = True,
     halvings: int = HALVINGS,
-    generator: torch.Generator | None = None,
+    generator: Source = None,
     trajectory: bool = True,
     score: Score | None = None,
 ) -> Walk:
@@ -210,7 +211,7 @@ def walk(
     check_flag("drift", drift)
     check_flag("trajectory", trajectory)
     halvings = check_count("halvings", halvings, 0)
-    check_generator(generator)
+    check_source(generator, len(start))
     if score is not None:
         check_map(score, "score")
         if not drift:
@@ -222,12 +223,9 @@ def walk(
         path = [paths.z.clone()]
         block = max(1, MAX_NOISE // start.numel()) if len(start) else steps
         for first in range(0, steps, block):
-            noise = [
-                torch.randn(
-                    start.shape, generator=generator, dtype=start.dtype, device=start.device
-                )
-                for _ in range(min(block, steps - first))
-            ]
+            noise = [normal_like(start, generator) for _ in range(min(block, steps - first))]
+            if paths.own is None:
+                paths.own = _stream_beside(noise[0], generator)
             points = paths.take(torch.stack(noise), first, progress, trajectory)
             if trajectory:
                 path.append(points)
@@ -248,7 +246,7 @@ class _Paths:
         self.z, self.dt, self.shortest = z, dt, dt / 2**halvings
         self.h = dt.clone()  # the length of each path's next step
         self.shortened = torch.zeros(len(z), dtype=torch.bool, device=z.device)
-        self.own = None
+        self.own: Source = None  # the random numbers of the looks ahead and of the bridges
         # The factor L [B, d, d] of the metric and the drift b [B, d] at the points.
         self.L, self.b, defined = self._coefficients(z, torch.zeros_like(dt, dtype=torch.long))
         self.stopped = ~defined
@@ -256,8 +254,6 @@ class _Paths:
     def take(self, noise, first, progress, trajectory):
         """Steps ``first`` and on with standard normal noise ``[S, B, d]``; the points after each,
         ``[S, B, d]``, if they are wanted."""
-        if self.own is None:
-            self.own = _stream_beside(noise[0])
         S = len(noise)
         noise = noise * self.dt.sqrt().unsqueeze(-1)
         points = self.z.expand_as(noise).clone() if trajectory else None
@@ -276,9 +272,10 @@ class _Paths:
             share = (h / left).unsqueeze(-1)
             dW = share * noise[step, rows]
             is_part = h < left
-            if bool(is_part.any()):
-                spread = ((1 - share) * h.unsqueeze(-1)).sqrt()
-                dW = dW + spread * torch.empty_like(dW).normal_(generator=self.own)
+            part = is_part.nonzero().squeeze(1)
+            if len(part):
+                spread = ((1 - share[part]) * h[part].unsqueeze(-1)).sqrt()
+                dW[part] += spread * normal_like(dW[part], self.own, rows[part])
             y = self._euler(rows, h, dW)
             L, b, defined = self._coefficients(y, first + step)
 
@@ -328,7 +325,7 @@ class _Paths:
         rows, h = rows[i], h[i]
         z, L = self.z[rows], self.L[rows]
         d = z.shape[1]
-        dW = torch.empty_like(z).normal_(generator=self.own)
+        dW = normal_like(z, self.own, rows)
         dW = dW * (h.sqrt() * (d**0.5 + REACH) / dW.norm(dim=1)).unsqueeze(-1)
         y = self._euler(rows, h, dW)
         # The drift of Brownian motion changes as the metric does, and is not looked at.
@@ -398,9 +395,11 @@ def _defined(evaluate: Callable, z: torch.Tensor, columns: int):
     return values, torch.isfinite(values).flatten(1).all(1), error
 
 
-def _stream_beside(noise: torch.Tensor) -> torch.Generator:
+def _stream_beside(noise: torch.Tensor, generator: Source) -> Source:
     """A stream of random numbers beside the one that gave ``noise``, which it takes nothing from:
     paths keep their noise whether or not others need more."""
+    if isinstance(generator, RowStreams):
+        return generator.beside(1)
     seed = noise.cpu().double().sum().view(torch.int64).item()
     return torch.Generator(noise.device).manual_seed(seed)
 

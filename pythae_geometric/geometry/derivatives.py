@@ -80,11 +80,19 @@ def second_directional_derivative(
 def value_and_jacobian(f: Immersion, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Value ``f(z)`` ``[B, *out]`` and Jacobian ``[B, *out, d]``; see :func:`jacobian`."""
     z = check_points(z)
+    x, J = directional_derivatives(f, z, _basis(z))
+    return x, J.movedim(0, -1)
+
+
+def directional_derivatives(
+    f: Immersion, z: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Value ``[B, *out]`` and the derivatives ``[n, B, *out]`` along n vectors at each point, ``v
+    [n, B, d]``, by n forward products."""
     f_checked = _checked(f, z)
     with _differentiable(f, z):
         # The value does not depend on the direction: vmap computes it once.
-        x, J = vmap(lambda v: jvp(f_checked, (z,), (v,)), out_dims=(None, 0))(_basis(z))
-    return x, J.movedim(0, -1)
+        return vmap(lambda v: jvp(f_checked, (z,), (v,)), out_dims=(None, 0))(v)
 
 
 def jacobian(f: Immersion, z: torch.Tensor) -> torch.Tensor:

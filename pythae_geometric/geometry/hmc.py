@@ -12,19 +12,19 @@ References:
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from ._checks import (
     check_count,
-    check_generator,
     check_map,
     check_number,
     check_real,
     check_tensor,
     check_vectors,
 )
+from .row_streams import Source, check_source, normal_like, uniform_like
 
 LogProbAndGrad = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -144,19 +144,19 @@ def hmc_step(
     state: HMCState,
     leapfrog_steps: int,
     step_size: float,
-    generator: torch.Generator | None = None,
+    generator: Source = None,
 ) -> tuple[HMCState, HMCInfo]:
     """One Hamiltonian Monte Carlo step of every chain: standard normal momenta, leapfrog, and a
     Metropolis test in the log domain. Leaves the target distribution invariant.
 
     Raises:
-        TypeError: if ``state`` is no :class:`HMCState`, or ``generator`` no generator.
+        TypeError: if ``state`` is no :class:`HMCState`, or ``generator`` no source
+            of random numbers.
         ValueError: if ``leapfrog_steps`` is less than 1, or ``step_size`` is not above 0.
     """
     _check_step(log_prob_and_grad, state, "leapfrog_steps", leapfrog_steps, step_size)
-    check_generator(generator)
-    like: dict[str, Any] = {"dtype": state.position.dtype, "device": state.position.device}
-    momentum = torch.randn(state.position.shape, generator=generator, **like)
+    check_source(generator, len(state.position))
+    momentum = normal_like(state.position, generator)
     energy = _energy(state, momentum)
     proposal, momentum = leapfrog(log_prob_and_grad, state, momentum, leapfrog_steps, step_size)
     proposal_energy = _energy(proposal, momentum)
@@ -165,8 +165,7 @@ def hmc_step(
     divergent = ~(error < MAX_ENERGY_ERROR)  # true for NaN as well
     divergent |= ~torch.isfinite(proposal.grad).all(-1)
     acceptance = torch.where(divergent, 0.0, torch.exp(-error.clamp(min=0.0)))
-    uniform = torch.rand(error.shape, generator=generator, **like)
-    accepted = uniform < acceptance
+    accepted = uniform_like(error, generator) < acceptance
     state = HMCState(
         *(
             torch.where(accepted.reshape(-1, *[1] * (new.dim() - 1)), new, old)
@@ -185,7 +184,7 @@ def hmc(
     adaptation_steps: int = 0,
     target_acceptance: float = 0.8,
     keep_chains: int | None = None,
-    generator: torch.Generator | None = None,
+    generator: Source = None,
     progress: Callable[[int], object] | None = None,
 ) -> HMCResult:
     """Run ``B`` independent chains for ``steps`` steps and return where they went.
@@ -201,7 +200,8 @@ def hmc(
             adapted to ``target_acceptance`` by dual averaging, then frozen. 0: no adaptation.
         target_acceptance: mean acceptance probability aimed at, in (0, 1).
         keep_chains: how many chains to record; None: all of them.
-        generator: source of randomness, on the device of ``start``.
+        generator: source of randomness, on the device of ``start``: a generator of torch, or
+            :class:`~pythae_geometric.geometry.RowStreams` for B rows; None: torch's global one.
         progress: called with 1 after every step, as the ``update`` of a progress bar is.
 
     Raises:
@@ -217,7 +217,7 @@ def hmc(
     if start.dim() != 2:
         raise ValueError(f"Chains must start at points [B, d], got {list(start.shape)}.")
     _check_arguments(steps, leapfrog_steps, step_size, adaptation_steps, target_acceptance)
-    check_generator(generator)
+    check_source(generator, len(start))
     if keep_chains is None:
         keep_chains = len(start)
     keep_chains = min(check_count("keep_chains", keep_chains, 0), len(start))

@@ -4,9 +4,10 @@ import math
 
 import torch
 
-from ._checks import check_count, check_generator
+from ._checks import check_count
 from .centroid_metric import CentroidMetric, check_centroids, check_definite, check_tensors
 from .metric import at_points, cholesky_factor
+from .row_streams import RowStreams, Source, check_source, normal_like
 
 
 class MixtureMetric(CentroidMetric):
@@ -93,29 +94,34 @@ class MixtureMetric(CentroidMetric):
         return self._log_terms(z).softmax(-1).to(z.dtype)
 
     @torch.no_grad()
-    def sample(self, num_samples: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    def sample(self, num_samples: int, generator: Source = None) -> torch.Tensor:
         """Independent draws from the uniform distribution of the metric.
 
         Args:
             num_samples: how many, 0 or more.
-            generator: source of randomness, on the device of the metric.
+            generator: source of randomness, on the device of the metric: a generator of torch, or
+                :class:`~pythae_geometric.geometry.RowStreams` for so many rows; None: torch's
+                global one.
 
         Returns:
             ``[num_samples, d]``.
 
         Raises:
-            TypeError: if ``generator`` is neither a generator nor None.
-            ValueError: if ``num_samples`` is out of range.
+            TypeError: if ``generator`` is no source of random numbers.
+            ValueError: if ``num_samples`` is out of range, or ``generator`` has streams for other
+                rows.
         """
         num_samples = check_count("num_samples", num_samples, 0)
-        check_generator(generator)
+        check_source(generator, num_samples)
         c = self.centroids
         which = torch.zeros(0, dtype=torch.long, device=c.device)
-        if num_samples > 0:
+        if isinstance(generator, RowStreams):
+            at = generator.uniform()
+            ends = self.weights.to(at).cumsum(0)
+            which = torch.searchsorted(ends, at * ends[-1], right=True).clamp(max=len(c) - 1)
+        elif num_samples > 0:
             which = torch.multinomial(self.weights, num_samples, True, generator=generator)
-        noise = torch.randn(
-            num_samples, self.dim, 1, generator=generator, dtype=c.dtype, device=c.device
-        )
+        noise = normal_like(c.new_empty(num_samples, self.dim, 1), generator)
         return c[which] + (self._factors[which] @ noise).squeeze(-1)
 
     def extra_repr(self) -> str:

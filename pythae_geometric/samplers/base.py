@@ -4,8 +4,8 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import torch
 from pythae.models import BaseAE
@@ -15,18 +15,21 @@ from .. import hub
 from .._checks import check_count
 from .._files import ensure_writable, load_tensors, read_together, saved_together, written_beside
 from .._inputs import as_model, like
+from .._processes import from_first, place
 from ..config import built_config, parse_config
-from ..geometry import evaluation_mode
+from ..geometry import RowStreams, evaluation_mode
 from ..geometry._checks import check_flag
 from ..geometry._warnings import warn
+from ..geometry.row_streams import Source
 from ..models.foreign import labels_for
 from .fingerprint import fingerprint
 from .posteriors import decode
 from .progress import progress_bar
 
 CONFIG, STATE, CHECKSUMS = "sampler_config.json", "sampler.pt", "sampler_checksums.json"
-# The key of the state under which a file keeps the fingerprint of the model.
-FINGERPRINT = "fingerprint"
+# The keys of the state under which a file keeps the fingerprint of the model, and that it was
+# fitted since samples have streams of random numbers of their own.
+FINGERPRINT, BY_ROWS = "fingerprint", "by_rows"
 
 
 class LatentSampler(hub.Shareable, BaseSampler):
@@ -34,6 +37,11 @@ class LatentSampler(hub.Shareable, BaseSampler):
 
     The model is used in evaluation mode, and left in the mode that it had. A subclass names its
     ``config_class`` and defines ``fit``, ``_draw``, ``_state`` and ``_set_state``.
+
+    Each sample has a stream of random numbers of its own (:class:`~.geometry.RowStreams`), the n-th
+    since ``fit`` the n-th stream of the config's seed: batches of any size, and any number of
+    processes, draw the same samples. What a sampler of version 0.1.0 draws, from a file, depends on
+    the size of its batches as it did.
     """
 
     config_class: ClassVar[type[BaseSamplerConfig]]
@@ -55,9 +63,25 @@ class LatentSampler(hub.Shareable, BaseSampler):
     def _restart(self) -> None:
         """Go back to the start of the stream of random numbers that the config's seed names."""
         seed = self.sampler_config.seed
+        self._by_rows, self._next_row = True, 0
         self._generator = None  # torch's global generator
         if seed is not None:
             self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    def _shared(self, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, of several processes in the first."""
+        return from_first(make) if self.sampler_config.several_processes else make()
+
+    def _random_seed(self) -> int:
+        """The seed of the config, or one by torch's global generator."""
+        if self.sampler_config.seed is not None:
+            return self.sampler_config.seed
+        return self._shared(lambda: int(torch.randint(2**31, ())))
+
+    def _share(self, num_samples: int) -> range:
+        """Which samples of a call this process draws."""
+        rank, processes = place() if self.sampler_config.several_processes else (0, 1)
+        return range(num_samples * rank // processes, num_samples * (rank + 1) // processes)
 
     @contextlib.contextmanager
     def _isolated(self) -> Iterator[None]:
@@ -76,8 +100,8 @@ class LatentSampler(hub.Shareable, BaseSampler):
         self.is_fitted = True
         self._restart()
 
-    def _draw(self, num_samples: int) -> torch.Tensor:
-        """Points ``[num_samples, d]`` that the decoder takes."""
+    def _draw(self, num_samples: int, source: Source) -> torch.Tensor:
+        """Points ``[num_samples, d]`` that the decoder takes, by a source of random numbers."""
         raise NotImplementedError
 
     def _state(self) -> dict[str, torch.Tensor]:
@@ -104,7 +128,8 @@ class LatentSampler(hub.Shareable, BaseSampler):
             batch_size: how many at a time, 1 or more.
 
         Returns:
-            Tensor ``[num_samples, latent_dim]`` on the sampler's device.
+            Tensor ``[num_samples, latent_dim]`` on the sampler's device; of several processes that
+            share the work (``several_processes`` of the config) the share of this one.
 
         Raises:
             RuntimeError: if the sampler is not fitted.
@@ -138,7 +163,9 @@ class LatentSampler(hub.Shareable, BaseSampler):
                 networks take them (:mod:`~pythae_geometric.models.foreign`), and no others.
 
         Returns:
-            Tensor ``[num_samples, *input_dim]``, or None if ``return_gen`` is False.
+            Tensor ``[num_samples, *input_dim]``, or None if ``return_gen`` is False; of several
+            processes that share the work (``several_processes`` of the config) the share of this
+            one. Joined in the order of the processes they are what one process draws.
 
         Raises:
             RuntimeError: if the sampler is not fitted.
@@ -152,11 +179,13 @@ class LatentSampler(hub.Shareable, BaseSampler):
         check_flag("save_sampler_config", save_sampler_config)
         if save_sampler_config and output_dir is None:
             raise ValueError("save_sampler_config=True needs output_dir, the folder to save in.")
-        generated, done = [], 0
+        generated = []
         with self._isolated():
             batches = self._batches(num_samples, batch_size)
             # The decoder is tried before long chains are run.
             labels = labels_for(self.model, labels, num_samples)
+            share = self._share(num_samples)
+            labels, done = None if labels is None else labels[share.start : share.stop], share.start
             parts = itertools.repeat(()) if labels is None else zip(labels.split(batch_size))
             one = () if labels is None else (_one(labels),)
             shape = self._decode(torch.zeros(1, self.model.latent_dim), *one).shape[1:]
@@ -173,7 +202,7 @@ class LatentSampler(hub.Shareable, BaseSampler):
                 if return_gen:
                     generated.append(x)
             x = torch.cat(generated) if return_gen else None
-        if save_sampler_config:
+        if save_sampler_config and (place()[0] == 0 or not self.sampler_config.several_processes):
             self.save(output_dir)
         self._warn()
         return x
@@ -187,6 +216,8 @@ class LatentSampler(hub.Shareable, BaseSampler):
         """
         self._check_fitted()
         state = {**self._state(), FINGERPRINT: self._fingerprint}
+        if self._by_rows:
+            state[BY_ROWS] = torch.tensor(True)
         with saved_together(dir_path, "sampler") as folder:
             self.sampler_config.save_json(folder, "sampler_config")
             torch.save({name: v.cpu() for name, v in state.items()}, os.path.join(folder, STATE))
@@ -210,7 +241,7 @@ class LatentSampler(hub.Shareable, BaseSampler):
         path = os.path.join(dir_path, STATE)
         config = cls._config_of(files.get(CONFIG), os.path.join(dir_path, CONFIG))
         state = load_tensors(files.get(STATE), path)
-        saved = state.pop(FINGERPRINT, None)  # version 0.1.0 saved none
+        saved, by_rows = state.pop(FINGERPRINT, None), state.pop(BY_ROWS, None)  # 0.1.0 saved none
         sampler = cls(model, config)
         try:
             sampler._set_state(state)
@@ -224,6 +255,7 @@ class LatentSampler(hub.Shareable, BaseSampler):
                     "samples like the data. Load the model that it was fitted to, or fit it again."
                 )
             sampler._fingerprint = saved
+        sampler._by_rows = by_rows is not None
         return sampler
 
     @classmethod
@@ -300,13 +332,24 @@ class LatentSampler(hub.Shareable, BaseSampler):
         return self._drawn(num_samples, batch_size)
 
     def _drawn(self, num_samples: int, batch_size: int) -> Iterator[torch.Tensor]:
-        if num_samples == 0:
+        share, source_of = self._share(num_samples), self._sources(num_samples)
+        if len(share) == 0:
             yield torch.empty(0, self.model.latent_dim, device=self.device, dtype=self.dtype)
-        with progress_bar("Sampling", num_samples) as bar:
-            for start in range(0, num_samples, batch_size):
-                size = min(batch_size, num_samples - start)
-                yield self._draw(size)
+        with progress_bar("Sampling", len(share)) as bar:
+            for first in range(share.start, share.stop, batch_size):
+                size = min(batch_size, share.stop - first)
+                yield self._draw(size, source_of(first, size))
                 bar.update(size)
+
+    def _sources(self, num_samples: int) -> Callable[[int, int], Source]:
+        """The source of random numbers for samples of the next ``num_samples``, by the first of
+        them and their number."""
+        if not self._by_rows:
+            return lambda first, size: self._generator
+        seed, before = self._random_seed(), self._next_row
+        if self.sampler_config.seed is not None:  # else each call has a seed of its own
+            self._next_row += num_samples
+        return lambda first, size: RowStreams(seed, size, before + first, self.device)
 
     def _decode(self, z: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
         z = z.to(self.device, self.dtype)

@@ -8,6 +8,7 @@ from pythae.models import BaseAE
 
 from .._checks import check_count
 from .._inputs import batches, labelled_batches, like
+from .._processes import all_of, place
 from ..geometry import evaluation_mode
 from ..models.checks import check_data
 from ..models.decoder_map import decoder_space
@@ -16,7 +17,9 @@ from ..models.scale import warn_of_scale
 from .progress import progress_bar
 
 
-def encode(model: BaseAE, data, batch_size: int, labels=None) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(
+    model: BaseAE, data, batch_size: int, labels=None, shared: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior means and log variances of a data set, read and encoded batch by batch.
 
     Args:
@@ -25,6 +28,7 @@ def encode(model: BaseAE, data, batch_size: int, labels=None) -> tuple[torch.Ten
         data: array, tensor, list, data frame, data set or ``DataLoader`` of ``[N, *input_dim]``.
         batch_size: how many are encoded at a time, 1 or more.
         labels: of the rows, for a model whose networks take them.
+        shared: whether several processes encode every so many batches each, and all get the whole.
 
     Returns:
         Means and log variances, both ``[N, d]`` on the CPU.
@@ -34,25 +38,32 @@ def encode(model: BaseAE, data, batch_size: int, labels=None) -> tuple[torch.Ten
         ValueError: if the data are empty, of a wrong shape or not finite, or the posteriors are
             not.
     """
-    means, log_vars = _encode(model, data, batch_size, _posterior, labels=labels)
+    means, log_vars = _encode(model, data, batch_size, _posterior, labels=labels, shared=shared)
     return means, log_vars
 
 
 def embed(
-    model: BaseAE, data, batch_size: int, name: str = "train_data", labels=None
+    model: BaseAE,
+    data,
+    batch_size: int,
+    name: str = "train_data",
+    labels=None,
+    shared: bool = False,
 ) -> torch.Tensor:
     """Codes ``[N, d]`` of a data set; as :func:`encode`, of any encoder with an ``embedding``.
 
     ``name`` is what the data are called in an error.
     """
-    return _encode(model, data, batch_size, lambda *given: (code(*given),), name, labels)[0]
+    return _encode(model, data, batch_size, lambda *g: (code(*g),), name, labels, shared)[0]
 
 
 def encode_any(
-    model: BaseAE, data, batch_size: int, labels=None
+    model: BaseAE, data, batch_size: int, labels=None, shared: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Codes ``[N, d]`` of a data set, and the log variances where the encoder gives them."""
-    codes, *more = _encode(model, data, batch_size, _code_and_variance, labels=labels)
+    codes, *more = _encode(
+        model, data, batch_size, _code_and_variance, labels=labels, shared=shared
+    )
     return codes, more[0] if more else None
 
 
@@ -99,7 +110,9 @@ def decode(model: BaseAE, z: torch.Tensor, *labels: torch.Tensor) -> torch.Tenso
 
 
 @torch.no_grad()
-def _encode(model, data, batch_size, read, name="train_data", labels=None) -> list[torch.Tensor]:
+def _encode(
+    model, data, batch_size, read, name="train_data", labels=None, shared=False
+) -> list[torch.Tensor]:
     """What ``read(model, x)``, or ``read(model, x, labels)``, gives of each batch, joined."""
     batch_size = check_count("batch_size", batch_size, 1)
     if data is None:
@@ -108,18 +121,23 @@ def _encode(model, data, batch_size, read, name="train_data", labels=None) -> li
             "GenerationPipeline's train_data."
         )
     number, to_decoder, results, done = like(model), decoder_space(model), [], 0
+    rank, processes = place() if shared else (0, 1)
     total = len(data) if hasattr(data, "__len__") and getattr(data, "ndim", 1) else None
     with progress_bar("Encoding", total) as bar, evaluation_mode(model):
-        for x, of_x in _with_labels(model, data, labels, name, batch_size):
-            rows = f"{name}[{done}:{done + len(x)}]"
-            x = check_data(x.to(number), model.model_config, rows)
-            parts = read(model, x, *of_x)
-            if done == 0:
-                warn_of_scale(x, decode(model, to_decoder(parts[0]), *of_x), name)
-            results.append([part.cpu() for part in parts])
+        for i, (x, of_x) in enumerate(_with_labels(model, data, labels, name, batch_size)):
             done += len(x)
             bar.update(len(x))
-    return [torch.cat(part) for part in zip(*results, strict=True)]
+            if i % processes != rank:
+                continue
+            rows = f"{name}[{done - len(x)}:{done}]"
+            x = check_data(x.to(number), model.model_config, rows)
+            parts = read(model, x, *of_x)
+            if i == 0:
+                warn_of_scale(x, decode(model, to_decoder(parts[0]), *of_x), name)
+            results.append((i, [part.cpu() for part in parts]))
+    if shared:
+        results = sorted(all_of(results), key=lambda result: result[0])
+    return [torch.cat(part) for part in zip(*(parts for _, parts in results), strict=True)]
 
 
 def _with_labels(

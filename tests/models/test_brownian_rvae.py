@@ -127,7 +127,9 @@ def test_decoder_metric_is_the_pullback_of_mean_and_std():
     reference = PullbackMetric(lambda z: torch.cat([mean(z), std(z)], 1))
     z, v = torch.randn(2, 5, 2, dtype=torch.float64)
     assert torch.allclose(metric(z), reference(z))
-    assert torch.allclose(metric.pushforward(z, v), (metric.jacobian(z) @ v[..., None])[..., 0])
+    pushed = (metric.jacobian(z) @ v[..., None])[..., 0]
+    both = metric.pushforwards(z, torch.stack([v, 2 * v]))
+    assert torch.allclose(both, torch.stack([pushed, 2 * pushed]))
 
 
 def test_gaussian_log_prob_is_that_of_torch():
@@ -150,6 +152,38 @@ def test_stochastic_gradient_of_the_volume_is_unbiased():
     error = (draws.mean(0) - gradient[0]).abs() / (draws.std(0) / len(draws) ** 0.5)
     assert bool((error < 4).all())
     assert bool((draws.std(0) > 0).all())
+
+
+def test_gradients_of_a_posterior_sample_and_its_entropy_are_unbiased():
+    """For a quadratic f, E f(z) is known, and with it the gradients in m, log t and sigma."""
+    std = placed()
+    mean = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 6)).double()
+    metric = DecoderMetric(mean, std)
+    m = torch.randn(1, 2, dtype=torch.float64).requires_grad_()
+    log_time = torch.tensor([-1.0], dtype=torch.float64).requires_grad_()
+    a, B = torch.randn(2, dtype=torch.float64), torch.randn(2, 2, dtype=torch.float64)
+    B = B + B.T
+    learned = [m, log_time, std.log_weight]
+
+    G = metric(m)[0]
+    covariance = log_time.exp() * torch.linalg.inv(G)
+    expected = a @ m[0] + m[0] @ B @ m[0] + torch.trace(B @ covariance)
+    entropy = (log_time + math.log(2 * math.pi) + 1).sum() - 0.5 * torch.logdet(G)
+    exact = torch.autograd.grad(expected + 0.7 * entropy, learned)
+
+    N, draws = 200, []
+    for _ in range(400):
+        posterior = BrownianPosterior(metric, m.expand(N, 2), log_time.expand(N))
+        z, of_entropy = posterior.rsample_and_entropy()
+        value = z @ a + torch.einsum("bi,ij,bj->b", z, B, z) + 0.7 * of_entropy
+        draws.append(torch.autograd.grad(value.mean(), learned))
+    assert torch.allclose(of_entropy, entropy.detach())
+    for estimates, truth in zip(zip(*draws, strict=True), exact, strict=True):
+        estimates = torch.stack(estimates)
+        error = (estimates.mean(0) - truth).abs()
+        deviation = estimates.std(0) / len(draws) ** 0.5
+        assert bool((error < 4.5 * deviation + 1e-12).all())
+        assert bool((deviation < 0.2 * truth.abs().max()).all())  # it would notice another factor
 
 
 def test_a_sample_where_the_map_is_constant_has_the_smallest_volume_and_no_gradient():

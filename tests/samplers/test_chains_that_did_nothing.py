@@ -91,10 +91,10 @@ def test_the_few_chains_that_do_not_move_begin_again_elsewhere():
     assert abs(found.restarted - 20) < 4.5 * deviation and found.restarted > 0
     known = {code.numpy().tobytes() for code in data}
     assert not any(code.numpy().tobytes() in known for code in z)
-    sampler = fitted(model, data[-100:], **paper)  # now it is a fifth of them: said, not mended
-    with pytest.warns(UserWarning, match="ended at the very point where they started"):
+    sampler = fitted(model, data[-100:], **paper)  # now it is a fifth of them: said as well
+    with pytest.warns(UserWarning, match="% accepted less than one step in 1,000"):
         sampler.sample_latent(200)
-    assert sampler.diagnostics.restarted == 0
+    assert sampler.diagnostics.restarted > 20
 
 
 def test_two_clusters_whose_scales_differ_a_hundred_times():

@@ -291,7 +291,7 @@ def test_a_million_embeddings_fit_in_3_gigabytes():
 def test_chains_sample_the_uniform_distribution_of_the_fitted_metric(trained, digits):
     """From fit to points: 2-d box probabilities against quadrature, in a proper setting."""
     config = MetricUniformHMCSamplerConfig(
-        metric="posteriors", num_centroids=10, decay=0.3, regularization=0.1, mcmc_steps_nbr=50,
+        metric="posteriors", num_centroids=10, decay=0.3, regularization=0.1, mcmc_steps_nbr=80,
         adaptation_steps=30, eps_lf=0.1, seed=3,
     )  # fmt: skip
     sampler = MetricUniformHMCSampler(trained, config)

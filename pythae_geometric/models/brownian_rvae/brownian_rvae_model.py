@@ -284,11 +284,11 @@ class BrownianRVAE(GeometricModel):
     def _elbo(self, x) -> ModelOutput:
         metric = self.metric
         posterior = BrownianPosterior(metric, *self._posterior(x))
-        z = posterior.rsample()
+        z, entropy = posterior.rsample_and_entropy()
         mean, std, square = self._along_curves(z)
         recon_loss = -gaussian_log_prob(x.flatten(1), mean, std).mean()
         log_prior = self._prior(metric).log_prob_at(z, square)
-        reg_loss = (-posterior.entropy() - log_prior).mean()
+        reg_loss = (-entropy - log_prior).mean()
         if not bool(torch.isfinite(recon_loss.detach() + reg_loss.detach())):
             raise diverged("The loss", x)
         self._watch(x.flatten(1), mean, reg_loss)

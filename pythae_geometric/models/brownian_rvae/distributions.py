@@ -23,15 +23,22 @@ class BrownianPosterior:
     """
 
     def __init__(self, metric: DecoderMetric, mean: torch.Tensor, log_time: torch.Tensor):
-        self.mean, self.log_time = mean, log_time
-        self.cholesky = metric.cholesky(mean)  # L of L Lᵀ = G(m)
+        self.metric, self.mean, self.log_time = metric, mean, log_time
+        with torch.no_grad():
+            self.cholesky = metric.cholesky(mean)  # L of L Lᵀ = G(m)
 
     def rsample(self) -> torch.Tensor:
         r"""One sample each, ``[B, d]``: :math:`z = m + \sqrt t\, L^{-\top} \epsilon` with
         :math:`\epsilon \sim N(0, I)`."""
-        noise = torch.randn_like(self.mean).unsqueeze(-1)
-        step = torch.linalg.solve_triangular(self.cholesky.mT, noise, upper=True).squeeze(-1)
-        return self.mean + (0.5 * self.log_time).exp().unsqueeze(1) * step
+        return self.rsample_and_entropy()[0]
+
+    def rsample_and_entropy(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """One sample each ``[B, d]``, and the entropy ``[B]`` with an unbiased estimate of its
+        gradient, for which it takes the sample (:class:`_Step`)."""
+        parameters = [p for p in self.metric.parameters() if p.requires_grad]
+        step, log_volume = _Step.apply(self.metric, self.cholesky, self.mean, *parameters)
+        z = self.mean + (0.5 * self.log_time).exp().unsqueeze(1) * step
+        return z, self._entropy(log_volume)
 
     def log_prob(self, z: torch.Tensor) -> torch.Tensor:
         r""":math:`\log q(z | x)`, ``[B]``."""
@@ -40,10 +47,54 @@ class BrownianPosterior:
         return 0.5 * (self.mean.shape[1] - square) - self.entropy()
 
     def entropy(self) -> torch.Tensor:
-        r""":math:`\tfrac d2 (\log(2 \pi t) + 1) - \tfrac12 \log \det G(m)`, ``[B]``."""
+        r""":math:`\tfrac d2 (\log(2 \pi t) + 1) - \tfrac12 \log \det G(m)`, ``[B]``, without a
+        gradient in m."""
+        return self._entropy(_log_volume(self.cholesky))
+
+    def _entropy(self, log_volume):
         d = self.mean.shape[1]
-        log_volume = self.cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
         return 0.5 * d * (self.log_time + math.log(2 * math.pi) + 1) - log_volume
+
+
+class _Step(torch.autograd.Function):
+    r"""A vector u of :math:`N(0, G(m)^{-1})`, and :math:`\tfrac12 \log \det G(m)`.
+
+    Both are differentiated in m and in the parameters of G by two tangents of the decoder, where
+    the derivative of the factor L would take d. Along :math:`\dot G`, the distribution of u moves
+    as u itself does by :math:`\dot u = -\tfrac12 G^{-1} \dot G u` (its covariance changes by
+    :math:`-G^{-1} \dot G G^{-1}`, as it should), and the log volume by :math:`\tfrac12
+    \operatorname{tr} G^{-1} \dot G = E\, \tfrac12 u^\top \dot G u`. With the gradients g and h of
+    the loss in u and in the log volume, its derivative is that of
+
+    .. math:: \tfrac12 \langle u, v \rangle_{G(m)}, \qquad v = h u - G^{-1} g,
+
+    at u and v held fixed: implicit reparameterisation (Figurnov, Mohamed, Mnih, 2018), with the
+    field that moves least in the metric G.
+    """
+
+    @staticmethod
+    def forward(ctx, metric, cholesky, mean, *parameters):
+        noise = torch.randn_like(mean).unsqueeze(-1)
+        u = torch.linalg.solve_triangular(cholesky.mT, noise, upper=True).squeeze(-1)
+        ctx.metric = metric
+        ctx.save_for_backward(u, cholesky, mean, *parameters)
+        return u, _log_volume(cholesky)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g, h):
+        u, cholesky, mean, *parameters = ctx.saved_tensors
+        v = h.unsqueeze(1) * u - torch.cholesky_solve(g.unsqueeze(-1), cholesky).squeeze(-1)
+        held = torch.stack([u, v])  # u is a result of this function: here without its graph
+        with torch.enable_grad():
+            m = mean.detach().clone().requires_grad_()
+            Ju, Jv = ctx.metric.pushforwards(m, held)
+            product = 0.5 * (Ju * Jv).sum()
+        return None, None, *torch.autograd.grad(product, (m, *parameters), allow_unused=True)
+
+
+def _log_volume(cholesky: torch.Tensor) -> torch.Tensor:
+    return cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
 
 
 class BrownianPrior:
@@ -97,5 +148,5 @@ def log_volume(metric: DecoderMetric, z: torch.Tensor) -> torch.Tensor:
     R = torch.where(regular, R, torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
     w = torch.linalg.solve_triangular(R, torch.randn_like(z).unsqueeze(-1), upper=True)
     w = torch.where(regular, w, 0.0).squeeze(-1)
-    surrogate = 0.5 * metric.pushforward(z, w).square().sum(1)
+    surrogate = 0.5 * metric.pushforwards(z, w.unsqueeze(0))[0].square().sum(1)
     return value + surrogate - surrogate.detach()

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ...geometry import PullbackMetric, evaluation_mode
-from ...geometry.curves import relax, squared_speed_between, straight_line, velocities
+from ...geometry.curves import relax, squared_speed_between, straight_line
 
 
 class GeodesicFan(nn.Module):
@@ -72,8 +72,15 @@ class GeodesicFan(nn.Module):
 
 
 def mean_squared_speed(image: torch.Tensor) -> torch.Tensor:
-    r"""Twice the energy, :math:`\int |c'|^2`, of curves through ``[B, N + 1, m]``: ``[B]``."""
-    return velocities(image).square().sum(-1).mean(-1)
+    r"""Twice the energy, :math:`\int |c'|^2`, of curves through ``[B, N + 1, m]``: ``[B]``.
+
+    With the two steps a and b of a piece, :math:`N \sum \tfrac76 (|a|^2 + |b|^2) - \tfrac13
+    \langle a, b \rangle` (see :mod:`~pythae_geometric.geometry.curves`).
+    """
+    steps = image.diff(dim=1)
+    squares = steps.square().sum((1, 2))
+    products = (steps[:, ::2] * steps[:, 1::2]).sum((1, 2))
+    return steps.shape[1] * (7 / 6 * squares - 1 / 3 * products)
 
 
 def along_curves(fan, mean, std, z, center):
@@ -92,15 +99,15 @@ def along_curves(fan, mean, std, z, center):
     interior = fan(z, center)
     ends, inner = torch.cat([z, center.unsqueeze(0)]), interior.flatten(0, 1)
     with evaluation_mode(mean):
-        mean_ends = mean(ends)
+        mean_z, mean_c = mean(ends).split([len(z), 1])
         with torch.no_grad():  # neither these points nor the mean are learned here
             mean_inner = mean(inner)
-    image_std = std(torch.cat([ends, inner]))
-    image = torch.cat([torch.cat([mean_ends, mean_inner]), image_std], dim=1)
-    image_z, image_c, image_inner = image.split([len(z), 1, len(inner)])
-    curves = [
-        image_c.expand(len(z), 1, -1),
-        image_inner.unflatten(0, interior.shape[:2]),
-        image_z.unsqueeze(1),
-    ]
-    return *image_z.chunk(2, dim=1), mean_squared_speed(torch.cat(curves, dim=1))
+    std_z, std_c, std_inner = std(torch.cat([ends, inner])).split([len(z), 1, len(inner)])
+
+    def square(at_z, at_c, at_inner):
+        at_inner = at_inner.unflatten(0, interior.shape[:2])
+        nodes = [at_c.expand(len(z), 1, -1), at_inner, at_z.unsqueeze(1)]
+        return mean_squared_speed(torch.cat(nodes, dim=1))
+
+    squared_distance = square(mean_z, mean_c, mean_inner) + square(std_z, std_c, std_inner)
+    return mean_z, std_z, squared_distance

@@ -6,7 +6,8 @@ import torch
 from sklearn.cluster import KMeans
 from torch import nn
 
-from ...geometry import StochasticPullbackMetric, directional_derivative, jacobian
+from ...geometry import StochasticPullbackMetric, jacobian
+from ...geometry.derivatives import directional_derivatives
 
 
 class RBFPrecision(nn.Module):
@@ -50,14 +51,21 @@ class RBFPrecision(nn.Module):
         # Flat, so that the gradient of W is one matrix product too.
         weighted_moments = (moments.flatten(0, 1) @ W.T).view(*moments.shape[:2], -1)
         slope = z.unsqueeze(-1) * weighted.unsqueeze(1) - weighted_moments
-        return (self.bandwidth * slope * (weighted + self.floor).pow(-1.5).unsqueeze(1)).mT
+        return (slope * self._scale(weighted).unsqueeze(1)).mT
 
-    def directional_derivative(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        r""":math:`d\sigma_z(v) = \beta \sigma^3\, W (\phi\, \langle v, z - c \rangle)`,
-        ``[B, D]``."""
+    def directional_derivatives(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        r""":math:`d\sigma_z(v) = \beta \sigma^3\, W (\phi\, \langle v, z - c \rangle)` of n
+        vectors at each point: ``[n, B, d] -> [n, B, D]``."""
         phi, W = self._features(z), self.log_weight.exp()
-        along = (v * z).sum(1, keepdim=True) - v @ self.centers.T
-        return self.bandwidth * (phi * along) @ W.T * (phi @ W.T + self.floor).pow(-1.5)
+        along = (v * z).sum(-1, keepdim=True) - v @ self.centers.T
+        weighted = torch.cat([phi.unsqueeze(0), phi * along]).flatten(0, 1) @ W.T
+        weighted, *slopes = weighted.split(len(z))
+        return self._scale(weighted) * torch.stack(slopes)
+
+    def _scale(self, weighted: torch.Tensor) -> torch.Tensor:
+        """The factor of the derivatives, of the features weighted by W."""
+        std = (weighted + self.floor).rsqrt()
+        return self.bandwidth * std * std * std  # a power would take several times as long
 
     @torch.no_grad()
     def place(self, codes: torch.Tensor, variance: torch.Tensor) -> None:
@@ -114,12 +122,15 @@ class DecoderMetric(StochasticPullbackMetric):
         self.mean, self.std = mean, std
 
     def jacobian(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.cat([jacobian(self.mean, z).flatten(1, -2), self.std.jacobian(z)], dim=1)
+        J_mean = jacobian(self.mean, z).flatten(1, -2)
+        # Columns are joined in memory, as the decomposition of the Jacobian wants them.
+        return torch.cat([J_mean.mT, self.std.jacobian(z).mT], dim=2).mT
 
-    def pushforward(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """The tangent vectors ``J(z) v [B, 2D]`` of ``v [B, d]``, by one forward product."""
-        of_mean = directional_derivative(self.mean, z, v)[1]
-        return torch.cat([of_mean, self.std.directional_derivative(z, v)], dim=1)
+    def pushforwards(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The tangent vectors ``J(z) v`` of n vectors at each point, ``[n, B, d] -> [n, B, 2D]``,
+        by n forward products."""
+        of_mean = directional_derivatives(self.mean, z, v)[1].flatten(2)
+        return torch.cat([of_mean, self.std.directional_derivatives(z, v)], dim=2)
 
 
 def gaussian_log_prob(x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,10 @@ class BrownianMotionSamplerConfig(StrictConfig, BaseSamplerConfig):
         drift (bool): Whether there is the drift that makes it a Brownian motion of the metric; the
             published code has none. Default: True
         seed (int): Seed of the motion. None: torch's global random state is used. Default: None
+        several_processes (bool): Whether the processes of a ``torch.distributed`` group share the
+            work: each encodes a part of the data in ``fit``, and draws and returns a part of the
+            samples in ``sample``. All parts together, in the order of the processes, are the
+            samples of one process with this seed. Default: False
         stationary (str): The distribution to which a long motion tends. ``"volume"``: that of the
             volume of the metric, as of any Brownian motion. Volume is large where a decoder is
             uncertain, so the longer the motion, the fewer of its samples are near the codes: choose
@@ -49,6 +53,7 @@ class BrownianMotionSamplerConfig(StrictConfig, BaseSamplerConfig):
     steps: int = 100
     drift: bool = True
     seed: int | None = None
+    several_processes: bool = False
     stationary: Literal["volume", "codes"] = "volume"
 
     def __post_init__(self):

@@ -14,6 +14,7 @@ from ...geometry import (
     PullbackMetric,
 )
 from ...geometry.brownian import walk
+from ...geometry.row_streams import Source, choices
 from ...models.decoder_map import decoder_space
 from ...models.foreign import labels_for, takes_labels
 from ..base import LatentSampler
@@ -170,8 +171,11 @@ class BrownianMotionSampler(LatentSampler):
             )
         if metric is None:
             refuse_times(self.model)
-            codes, log_vars = encode(self.model, train_data, batch_size, labels)
-            metric = posterior_metric(codes, log_vars, seed=self._seed())
+            codes, log_vars = encode(
+                self.model, train_data, batch_size, labels, config.several_processes
+            )
+            seed = self._random_seed()
+            metric = self._shared(lambda: posterior_metric(codes, log_vars, seed=seed))
         elif start is None or time is None or to_codes:
             codes = self._codes(train_data, batch_size)
         start = codes if start is None else start
@@ -180,13 +184,14 @@ class BrownianMotionSampler(LatentSampler):
             if eval_data is not None:
                 held_out = self._codes(eval_data, batch_size, "eval_data")
             metric, codes = metric.to(self.device, self.dtype), codes.to(self.device)
-            time = default_time(metric, codes, held_out, self._generator, batch_size)
-        mixture = fit_mixture_metric(codes.cpu(), seed=self._seed()) if to_codes else None
+            time = self._shared(
+                lambda: default_time(metric, codes, held_out, self._generator, batch_size)
+            )
+        mixture = None
+        if to_codes:
+            seed = self._random_seed()
+            mixture = self._shared(lambda: fit_mixture_metric(codes.cpu(), seed=seed))
         return metric, start, time, mixture
-
-    def _seed(self) -> int:
-        seed = self.sampler_config.seed
-        return int(torch.randint(2**31, ())) if seed is None else seed
 
     @property
     def _is_prior(self) -> bool:
@@ -209,7 +214,8 @@ class BrownianMotionSampler(LatentSampler):
 
     def _codes(self, data, batch_size: int, name: str = "train_data") -> torch.Tensor:
         """Codes of data, ``[N, d]``, in the space of the metric."""
-        codes = embed(self.model, data, batch_size, name).to(self.device)
+        shared = self.sampler_config.several_processes
+        codes = embed(self.model, data, batch_size, name, shared=shared).to(self.device)
         if self.sampler_config.metric == "posterior":
             return codes
         return torch.cat([self._to_decoder(part) for part in codes.split(batch_size)])
@@ -271,7 +277,8 @@ class BrownianMotionSampler(LatentSampler):
         num_samples = check_count("num_samples", num_samples, 1)
         self._walks, self._moved = [], False
         with self._isolated():
-            paths = self._walk(num_samples, trajectory=True)
+            source = self._sources(num_samples)(0, num_samples)
+            paths = self._walk(num_samples, source, trajectory=True)
         self._warn()
         return paths
 
@@ -297,12 +304,9 @@ class BrownianMotionSampler(LatentSampler):
             "a shorter time, or train the model longer."
         )
 
-    def _walk(self, num_samples: int, trajectory: bool) -> torch.Tensor:
+    def _walk(self, num_samples: int, source: Source, trajectory: bool) -> torch.Tensor:
         config = self.sampler_config
-        which = torch.randint(
-            len(self._start), (num_samples,), generator=self._generator, device=self.device
-        )
-        start = self._start[which]
+        start = self._start[choices(len(self._start), num_samples, source, self.device)]
         with progress_bar("Brownian motion", config.steps) as bar:
             walked = walk(
                 self.metric,
@@ -310,7 +314,7 @@ class BrownianMotionSampler(LatentSampler):
                 self.time,
                 config.steps,
                 drift=config.drift,
-                generator=self._generator,
+                generator=source,
                 trajectory=trajectory,
                 progress=bar.update,
                 score=None if self.mixture is None else self._score,
@@ -326,8 +330,8 @@ class BrownianMotionSampler(LatentSampler):
         """The gradient of the log density of the mixture, ``[B, d]``."""
         return self.mixture.log_volume_and_grad(z)[1]
 
-    def _draw(self, num_samples: int) -> torch.Tensor:
-        z = self._walk(num_samples, trajectory=False)
+    def _draw(self, num_samples: int, source: Source) -> torch.Tensor:
+        z = self._walk(num_samples, source, trajectory=False)
         return self._to_decoder(z) if self.sampler_config.metric == "posterior" else z
 
     def _state(self) -> dict[str, torch.Tensor]:

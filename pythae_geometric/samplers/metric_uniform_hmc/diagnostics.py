@@ -28,8 +28,8 @@ class HMCDiagnostics:
         never_accepted: number of chains with a mean acceptance probability below 0.001.
         at_start: number of chains that ended at the very point where they started. With
             ``metric="posteriors"`` these are codes of training data.
-        restarted: how often a chain that did not move was begun again at another training code.
-            At most 5 % of the chains are, in each of 5 rounds; more are left and reported.
+        restarted: how often a chain that did not move was begun again at another training code,
+            up to five times each. ``never_accepted`` counts it by its first try.
         diverged: number of chains with a divergent step.
         flat: number of chains that ended where the metric of ``"posteriors"`` is flat: where its
             volume differs by less than 1 % a coordinate from that of the regularisation alone.

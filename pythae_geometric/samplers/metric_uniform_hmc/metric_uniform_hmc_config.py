@@ -49,12 +49,16 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
             chain of the paper's length walks 0.5 in each coordinate where the metric is flat. (The
             published code has a step of 0.01 and momenta of half the right scale, which is the
             same walk.) Default: None
-        adaptation_steps (int): For ``"posteriors"``, the number of steps taken before these, during
-            which ``eps_lf`` is adapted to ``target_acceptance``. Default: 0
+        adaptation_steps (int): For ``"posteriors"``, the number of steps in which ``fit`` adapts
+            ``eps_lf`` to ``target_acceptance``, with 200 chains of its own. Default: 0
         target_acceptance (float): The mean acceptance probability, in (0, 1), aimed at by the
             adaptation. Default: 0.8
         seed (int): Seed of the fit and the chains. None: torch's global random state is used.
             Default: None
+        several_processes (bool): Whether the processes of a ``torch.distributed`` group share the
+            work: each encodes a part of the data in ``fit``, and draws and returns a part of the
+            samples in ``sample``. All parts together, in the order of the processes, are the
+            samples of one process with this seed. Default: False
 
     The paper's setting, and variations of it:
 
@@ -80,6 +84,7 @@ class MetricUniformHMCSamplerConfig(StrictConfig, BaseSamplerConfig):
     adaptation_steps: int = 0
     target_acceptance: float = 0.8
     seed: int | None = None
+    several_processes: bool = False
 
     def __post_init__(self):
         super().__post_init__()

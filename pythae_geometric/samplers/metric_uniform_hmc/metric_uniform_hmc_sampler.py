@@ -6,6 +6,7 @@ from pythae.models import VQVAE, BaseAE
 
 from ...geometry import HMCResult, MixtureMetric, PosteriorMetric, hmc
 from ...geometry._warnings import warn
+from ...geometry.row_streams import RowStreams, Source, choices
 from ...models.brownian_rvae import BrownianRVAE
 from ...models.decoder_map import decoder_space
 from ..base import LatentSampler
@@ -14,7 +15,7 @@ from ..posterior_metric import posterior_metric, refuse_times
 from ..posteriors import encode, encode_any
 from ..progress import progress_bar
 from ..state import metric_of, positive, taken
-from .diagnostics import NEVER, SHARE, HMCDiagnostics, summarise
+from .diagnostics import NEVER, HMCDiagnostics, summarise
 from .local_units import LocalUnits
 from .metric_uniform_hmc_config import MetricUniformHMCSamplerConfig
 
@@ -32,7 +33,7 @@ COLLAPSED = 0.1
 PAPER_STEPS = 100
 PAPER_LEAPFROGS = 10
 PAPER_STEP_SIZE = 0.005
-# How often the few chains that did not move are begun again.
+# How often chains that did not move are begun again.
 RESTARTS = 5
 
 
@@ -59,9 +60,9 @@ class MetricUniformHMCSampler(LatentSampler):
     taken as the encoder gives them, and samples are projected on the ball; those of ``SVAE`` on the
     sphere.
 
-    A chain that did nothing is never passed off as a sample in silence. Where up to 5 % of the
-    chains that start at training points did not move, these begin again at others. After each call
-    of ``sample`` one warning says how many chains never accepted a step, ended where they started,
+    A chain that did nothing is never passed off as a sample in silence. Chains that start at
+    training points and do not move begin again at others, up to five times. After each call of
+    ``sample`` one warning says how many chains never accepted a step, ended where they started,
     diverged, or ended in the flat part of the metric, and what to set; :attr:`diagnostics` has the
     numbers.
 
@@ -122,13 +123,12 @@ class MetricUniformHMCSampler(LatentSampler):
                 temperature is 0 because the centroids coincide.
         """
         self._restart()
-        seed = self.sampler_config.seed
-        seed = int(torch.randint(2**31, ())) if seed is None else seed
         if isinstance(self.model, VQVAE):
             raise TypeError(
                 "The codes of a VQVAE are quantised, with no log_covariance and no distances in "
                 "between: use pythae's PixelCNNSampler."
             )
+        seed = self._random_seed()
         with self._isolated():
             if self.sampler_config.metric == "codes":
                 self._fit_codes(train_data, labels, batch_size, seed)
@@ -137,19 +137,24 @@ class MetricUniformHMCSampler(LatentSampler):
 
     def _fit_codes(self, train_data, labels, batch_size: int, seed: int) -> None:
         config = self.sampler_config
-        codes, log_vars = encode_any(self.model, train_data, batch_size, labels)
+        shared = config.several_processes
+        codes, log_vars = encode_any(self.model, train_data, batch_size, labels, shared)
         if not isinstance(self.model, BrownianRVAE):  # which gives a log time there
             _warn_of_collapse(codes, log_vars)
-        metric = fit_mixture_metric(codes, config.num_centroids, config.temperature, seed)
-        self._set(metric, step_size=self._adapted_step_size(metric, seed))
+
+        def fit():
+            metric = fit_mixture_metric(codes, config.num_centroids, config.temperature, seed)
+            return metric, self._adapted_step_size(metric, seed)
+
+        metric, step_size = self._shared(fit)
+        self._set(metric, step_size=step_size)
 
     def _fit_posteriors(self, train_data, labels, batch_size: int, seed: int) -> None:
         config = self.sampler_config
         refuse_times(self.model)
-        means, log_vars = encode(self.model, train_data, batch_size, labels)
-        metric = posterior_metric(
-            means,
-            log_vars,
+        shared = config.several_processes
+        means, log_vars = encode(self.model, train_data, batch_size, labels, shared)
+        options = (
             config.num_centroids,
             config.centroid_selection,
             config.temperature,
@@ -158,7 +163,35 @@ class MetricUniformHMCSampler(LatentSampler):
             config.additive_volume,
             seed,
         )
-        self._set(metric, starts=means)
+
+        def fit():
+            metric = posterior_metric(means, log_vars, *options)
+            if config.adaptation_steps == 0:
+                return metric, config.eps_lf or PAPER_STEP_SIZE
+            return metric, self._adapted_walk(metric, means, seed)
+
+        metric, step_size = self._shared(fit)
+        self._set(metric, starts=means, step_size=step_size)
+
+    def _adapted_walk(self, metric: PosteriorMetric, means: torch.Tensor, seed: int) -> float:
+        """The step size for chains from training codes, by some of their own."""
+        config, streams = self.sampler_config, RowStreams(seed, ADAPTATION_CHAINS).beside(1)
+        metric = metric.to(self.device, self.dtype)
+        start = means[choices(len(means), ADAPTATION_CHAINS, streams, "cpu")]
+        with progress_bar("Adapting", config.adaptation_steps + 1) as bar:
+            result = hmc(
+                metric.log_volume_and_grad,
+                start.to(self.device, self.dtype),
+                steps=1,
+                leapfrog_steps=config.n_lf or PAPER_LEAPFROGS,
+                step_size=config.eps_lf or PAPER_STEP_SIZE,
+                adaptation_steps=config.adaptation_steps,
+                target_acceptance=config.target_acceptance,
+                keep_chains=0,
+                generator=torch.Generator(self.device).manual_seed(seed),
+                progress=bar.update,
+            )
+        return result.step_size
 
     def _adapted_step_size(self, metric: MixtureMetric, seed: int) -> float:
         config = self.sampler_config
@@ -185,8 +218,8 @@ class MetricUniformHMCSampler(LatentSampler):
     def _set(
         self,
         metric: PosteriorMetric | MixtureMetric,
+        step_size: float,
         starts: torch.Tensor | None = None,
-        step_size: float | None = None,
     ) -> None:
         self.metric = metric.to(self.device, self.dtype)
         self._starts = None if starts is None else starts.to(self.device, self.dtype)
@@ -214,18 +247,18 @@ class MetricUniformHMCSampler(LatentSampler):
     def _report(self) -> str | None:
         return self.diagnostics.problems(self.sampler_config.metric) if self._results else None
 
-    def _draw(self, num_samples: int) -> torch.Tensor:
+    def _draw(self, num_samples: int, source: Source) -> torch.Tensor:
         keep = 0 if self._results else DIAGNOSTIC_CHAINS
         draw = self._draw_posteriors if self._local is None else self._draw_codes
-        z, outcome = draw(num_samples, keep)
+        z, outcome = draw(num_samples, keep, source)
         self._results.append(outcome)
         return self._to_decoder(z)
 
-    def _draw_codes(self, num_samples: int, keep: int):
+    def _draw_codes(self, num_samples: int, keep: int, source: Source):
         config, local = self.sampler_config, self._local
         step_size = self._step_size
         leapfrogs = config.n_lf or min(MOST_LEAPFROGS, math.ceil(1 / step_size))
-        start = local.draw(num_samples, self._generator)
+        start = local.draw(num_samples, source)
         steps = config.mcmc_steps_nbr or STEPS
         with progress_bar("HMC", steps) as bar:
             result = hmc(
@@ -235,51 +268,43 @@ class MetricUniformHMCSampler(LatentSampler):
                 leapfrog_steps=leapfrogs,
                 step_size=step_size,
                 keep_chains=keep,
-                generator=self._generator,
+                generator=source,
                 progress=bar.update,
             )
         result = result._replace(samples=local.to_latent(result.samples))
         return local.to_latent(result.position), self._outcome(start, result)
 
-    def _draw_posteriors(self, num_samples: int, keep: int):
-        config = self.sampler_config
-        start, step_size = self._training_codes(num_samples), config.eps_lf or PAPER_STEP_SIZE
-        result = self._walk(start, step_size, config.adaptation_steps, keep)
-        # A chain that accepts nothing gives back a training code: a few are begun again elsewhere.
-        # Many are reported.
+    def _draw_posteriors(self, num_samples: int, keep: int, source: Source):
+        start = self._training_codes(num_samples, source)
+        result = self._walk(start, source, keep)
+        # A chain that accepts nothing gives back a training code: it is begun again elsewhere.
         z, restarted = result.position, 0
-        for _ in range(RESTARTS):
+        for again in range(1, RESTARTS + 1):
             still = (z == start).all(-1).nonzero().flatten()
-            if not 0 < len(still) <= SHARE * num_samples:
+            if len(still) == 0:
                 break
-            start[still] = self._training_codes(len(still))
-            z[still] = self._walk(start[still], result.step_size).position
+            part = source.beside(again).of(still) if isinstance(source, RowStreams) else source
+            start[still] = self._training_codes(len(still), part)
+            z[still] = self._walk(start[still], part).position
             restarted += len(still)
         outcome = self._outcome(start, result._replace(position=z))
         return z, dataclasses.replace(outcome, restarted=restarted)
 
-    def _training_codes(self, count: int) -> torch.Tensor:
-        which = torch.randint(
-            len(self._starts), (count,), generator=self._generator, device=self.device
-        )
-        return self._starts[which]
+    def _training_codes(self, count: int, source: Source) -> torch.Tensor:
+        return self._starts[choices(len(self._starts), count, source, self.device)]
 
-    def _walk(
-        self, start: torch.Tensor, step_size: float, adaptation_steps: int = 0, keep: int = 0
-    ) -> HMCResult:
+    def _walk(self, start: torch.Tensor, source: Source, keep: int = 0) -> HMCResult:
         config = self.sampler_config
         steps = config.mcmc_steps_nbr or PAPER_STEPS
-        with progress_bar("HMC", adaptation_steps + steps) as bar:
+        with progress_bar("HMC", steps) as bar:
             return hmc(
                 self.metric.log_volume_and_grad,
                 start,
                 steps=steps,
                 leapfrog_steps=config.n_lf or PAPER_LEAPFROGS,
-                step_size=step_size,
-                adaptation_steps=adaptation_steps,
-                target_acceptance=config.target_acceptance,
+                step_size=self._step_size,
                 keep_chains=keep,
-                generator=self._generator,
+                generator=source,
                 progress=bar.update,
             )
 
@@ -302,10 +327,9 @@ class MetricUniformHMCSampler(LatentSampler):
         )
 
     def _state(self) -> dict[str, torch.Tensor]:
-        if self._local is None:
-            return {**self.metric.state_dict(), "starts": self._starts}
         step_size = torch.tensor(self._step_size, dtype=torch.float64)
-        return {**self.metric.state_dict(), "step_size": step_size}
+        state = {**self.metric.state_dict(), "step_size": step_size}
+        return state if self._starts is None else {**state, "starts": self._starts}
 
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
         config, d = self.sampler_config, self.model.latent_dim
@@ -314,6 +338,10 @@ class MetricUniformHMCSampler(LatentSampler):
             metric = metric_of(MixtureMetric, state, d)
         else:
             more = {"starts": taken(state, "starts", (None, d))}
+            # Version 0.1.0 saved no step size: it was that of the config.
+            more["step_size"] = config.eps_lf or PAPER_STEP_SIZE
+            if "step_size" in state:
+                more["step_size"] = positive(state, "step_size")
             metric = metric_of(PosteriorMetric, state, d)
         K, wanted = len(metric.centroids), config.num_centroids
         # A mixture drops components of fewer than two codes.
