@@ -172,6 +172,14 @@ def second_derivatives_along(
 
 
 @contextmanager
+def differentiable(f: Immersion, z: torch.Tensor) -> Iterator[Immersion]:
+    """The state in which ``f`` is differentiated at ``z``, and ``f`` with its value checked."""
+    f_checked = _checked(f, z)
+    with _differentiable(f, z):
+        yield f_checked
+
+
+@contextmanager
 def _differentiable(f: Immersion, z: torch.Tensor) -> Iterator[None]:
     with guard(f, z):
         try:

@@ -101,7 +101,9 @@ class Metric(nn.Module):
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             log_volume = self.log_volume(z)
-            (grad,) = torch.autograd.grad(log_volume.sum(), z)
+            if not log_volume.requires_grad:  # it is constant, as that of a linear map
+                return log_volume, torch.zeros_like(z).detach()
+            (grad,) = torch.autograd.grad(log_volume.sum(), z, materialize_grads=True)
         return log_volume.detach(), grad
 
     @at_points
@@ -171,6 +173,10 @@ class Metric(nn.Module):
         """
         inverse = torch.cholesky_inverse(self.cholesky(z))
         return -0.5 * torch.einsum("bjk,bijk->bi", inverse, self.christoffel(z))
+
+    def cholesky_and_drift(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a step of Brownian motion needs: :meth:`cholesky` and :meth:`brownian_drift`."""
+        return self.cholesky(z), self.brownian_drift(z)
 
 
 def cholesky_factor(G: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from .derivatives import (
     second_derivatives,
     second_directional_derivative,
 )
+from .forward_laplacian import sum_of_second_derivatives
 from .metric import DegenerateMetricError, Metric, at_points
 
 Map = TypeVar("Map", bound=Callable)
@@ -113,14 +114,17 @@ class PullbackMetric(Metric):
     @at_points
     def brownian_drift(self, z: torch.Tensor) -> torch.Tensor:
         r""":math:`-\tfrac12 J^+ \sum_a d^2f(e_a, e_a)` over an orthonormal frame :math:`e_a`."""
+        return self.cholesky_and_drift(z)[1]
+
+    @at_points
+    def cholesky_and_drift(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`cholesky` and :meth:`brownian_drift`, by one Jacobian."""
         Q, R = orthonormal_frame(self.jacobian(z))
         eye = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)
         frame = torch.linalg.solve_triangular(R, eye, upper=True)
-        laplacian = torch.func.vmap(
-            lambda e: second_directional_derivative(self.immersion, z, e)[2], in_dims=-1
-        )(frame).sum(0)
+        laplacian = sum_of_second_derivatives(self.immersion, z, frame.movedim(-1, 0))
         tangential = Q.mT @ laplacian.flatten(1).unsqueeze(-1)
-        return -0.5 * (frame @ tangential).squeeze(-1)
+        return R.mT, -0.5 * (frame @ tangential).squeeze(-1)
 
     @staticmethod
     def _tangential(J: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

@@ -199,3 +199,15 @@ def test_a_decoder_of_pythae_is_an_immersion():
     z = random_points(5, 2)
     torch.testing.assert_close(PullbackMetric(decoder)(z), PullbackMetric(sphere)(z))
     torch.testing.assert_close(PullbackMetric(decoder).image(z), sphere(z))
+
+
+def test_the_volume_of_a_linear_map_is_constant():
+    """By a pure function, whose volume has no graph, and by a layer, whose volume has one of its
+    weights."""
+    A = torch.randn(5, 2, dtype=torch.float64)
+    layer = nn.Linear(2, 5).double()
+    z = torch.randn(4, 2, dtype=torch.float64)
+    for f, J in ((lambda y: y @ A.T, A), (layer, layer.weight.detach())):
+        value, grad = PullbackMetric(f).log_volume_and_grad(z)
+        assert torch.allclose(value, 0.5 * torch.logdet(J.T @ J).expand(4))
+        assert torch.equal(grad, torch.zeros_like(z))
