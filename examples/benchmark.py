@@ -19,15 +19,10 @@ import time
 import lib.quiet
 import numpy as np
 import torch
-from lib.arguments import at_least, parser
 from lib.costs import DEVICE, SECONDS, measured, processes
-from lib.data import HELP, load_data
-from lib.files import kept, read_json, row_path, write_json
-from lib.measures import COPY, Judge
-from lib.models import find, image_fields, make_config, make_model
-from lib.samples import draw_samples, keep_samples, reconstructions
-from lib.tables import grouped, page, publish, spread, spreads, table
-from lib.training import train
+from lib.measures import Judge
+from lib.samples import draw_samples, keep_samples
+from lib.tables import grouped, page, spread, spreads
 from pythae import samplers
 from pythae.models import VAE, AutoModel
 from pythae.pipelines import GenerationPipeline
@@ -38,6 +33,13 @@ from pythae_geometric import (
     MetricUniformHMCSamplerConfig,
     evaluation,
 )
+from pythae_geometric.commands.arguments import at_least, parser
+from pythae_geometric.commands.data import HELP, load_data
+from pythae_geometric.commands.files import kept, read_json, row_path, write_json
+from pythae_geometric.commands.measures import COPY, reconstructions
+from pythae_geometric.commands.models import find, image_fields, make_config, make_model
+from pythae_geometric.commands.tables import publish, table
+from pythae_geometric.commands.training import train
 
 # pythae's, then ours. Fields beyond those that all models share.
 MODELS = {

@@ -13,8 +13,6 @@ import os
 import lib.quiet
 import matplotlib.pyplot as plt
 import torch
-from lib.arguments import parser
-from lib.data import digits
 from lib.figures import save
 from lib.training import fit
 from pythae.models import VAE, VAEConfig
@@ -25,6 +23,8 @@ from pythae_geometric import (
     interpolate,
     plotting,
 )
+from pythae_geometric.commands.arguments import parser
+from pythae_geometric.commands.data import digits
 from pythae_geometric.geometry import PullbackMetric
 from pythae_geometric.models.decoder_map import DecoderMap
 
@@ -44,9 +44,10 @@ def draw(metric, background, line, curve, smooth, title):
     figure, axes = plt.subplots(
         1, 2, figsize=(14, 5.5), layout="constrained", width_ratios=[1.25, 1]
     )
+    figure.get_layout_engine().set(wspace=0.04)
     plotting.latent_map(metric, *background, ax=axes[0])
-    plotting.draw_curves(axes[0], line.latent, "Line", color="white", linestyle="--")
-    plotting.draw_curves(axes[0], smooth, title, color="cyan")
+    plotting.draw_curves(axes[0], line.latent, "Line", linestyle="--")
+    plotting.draw_curves(axes[0], smooth, title, linewidth=2)
     strips = torch.stack([line.reconstructions, curve.reconstructions], 1).flatten(0, 2)
     plotting.image_grid(strips, columns=10, ax=axes[1])
     axes[1].set_title(f"Each pair of rows: line, {title.lower()}")
@@ -56,6 +57,7 @@ def draw(metric, background, line, curve, smooth, title):
 def main():
     args = parser(__doc__, "outputs/interpolation").parse_args()
     lib.quiet.settle()
+    plt.rcParams.update(plotting.STYLE)
     folder = args.output_dir
     x, labels = digits()
     torch.manual_seed(0)

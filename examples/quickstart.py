@@ -54,6 +54,7 @@ def generate(model, data, folder):
         "Metric-uniform HMC": MetricUniformHMCSamplerConfig(seed=0),
     }
     figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.04)  # the grids of images stand apart
     plotting.image_grid(data[:64], title="Data", ax=axes[0])
     for ax, (name, config) in zip(axes[1:], configs.items(), strict=True):
         torch.manual_seed(0)
@@ -76,7 +77,7 @@ def draw_latent_map(model, data, labels, folder):
         means = model.encoder(torch.as_tensor(data)).embedding
     ax = plotting.latent_map(sampler.metric, means, labels)
     plotting.draw_curves(ax, chains.transpose(0, 1), label="Chains")
-    ax.set_title("Digits, their volume, and 12 chains")
+    ax.set_title("Codes of the digits, the volume of their metric, and 12 chains")
     ax.figure.savefig(os.path.join(folder, "latent_map.png"), dpi=150)
 
 
@@ -100,6 +101,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="three epochs, to see that it runs")
     args = parser.parse_args()
     folder = args.output_dir
+    plt.rcParams.update(plotting.STYLE)
     os.makedirs(folder, exist_ok=True)
     digits = load_digits()
     data = (digits.images[:, None] / 16).astype(np.float32)

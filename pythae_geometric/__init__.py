@@ -23,7 +23,7 @@ from .samplers import (
     MetricUniformHMCSamplerConfig,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "VAE_DLM",

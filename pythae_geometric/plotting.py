@@ -1,7 +1,9 @@
 """Pictures: grids of images, latent maps, trajectories. Needs the extra ``viz`` (matplotlib).
 
 Every function draws on the ``Axes`` it is given, or on a new figure, and returns the ``Axes``; save
-with ``ax.figure.savefig(path)``.
+with ``ax.figure.savefig(path)``. New figures have the style of this package, ``STYLE``, given ones
+keep theirs. Legends stand beside the ``Axes``: give your own figures ``layout="constrained"``, so
+that there is room for them.
 """
 
 import math
@@ -14,11 +16,15 @@ from ._extras import require
 from ._inputs import as_data, as_images, as_labels, as_points, floating, like
 from .geometry import Metric, evaluation_mode
 from .geometry._warnings import warn
+from .plotting_style import COLOURS, MARKERS, legend_beside, style_for, volume_map
+from .plotting_style import STYLE as STYLE  # for users
 
 # Labels of more values than this are shown by a colour bar.
-MOST_COLOURS = 20
+MOST_CLASSES = 20
 # Pixels of a map whose volume is computed at a time.
 BATCH = 2000
+# Times at which fields are drawn.
+FIELD_TIMES = 5
 
 
 def image_grid(images, columns: int | None = None, title: str | None = None, ax=None):
@@ -59,22 +65,25 @@ def image_grid(images, columns: int | None = None, title: str | None = None, ax=
     cells[:N, :, gap:, gap:] = images
     grid = cells.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     grid = torch.nn.functional.pad(grid, (0, 0, 0, gap, 0, gap), value=frame)
-    ax = _axes(ax, columns, rows)
-    ax.imshow(grid.numpy().squeeze(2) if channels == 1 else grid.numpy(), "gray", vmin=0, vmax=1)
-    ax.set_axis_off()
-    if title:
-        ax.set_title(title)
+    with style_for(ax):
+        ax = _axes(ax, columns, rows)
+        pixels = grid.numpy().squeeze(2) if channels == 1 else grid.numpy()
+        ax.imshow(pixels, "gray", vmin=0, vmax=1)
+        ax.set_axis_off()
+        if title:
+            ax.set_title(title)
     return ax
 
 
 def latent_map(metric: Metric, points, labels=None, resolution: int = 200, ax=None):
-    r"""Draw a latent plane coloured by its log volume :math:`\log\sqrt{\det G}`, with points on it.
+    r"""Draw the log volume :math:`\log\sqrt{\det G}` of a latent plane in greys, and points on it.
 
     Args:
         metric: of a plane (d = 2).
         points: ``[N, 2]``, such as the embeddings of a data set.
         labels: numbers or words ``[N]``, or one-hot rows, that colour the points. Up to 20 values
-            have a legend, other numbers a colour bar.
+            are classes, each with a colour, a marker and a place in a legend; other numbers have a
+            colour bar.
         resolution: pixels along a side, 2 or more.
         ax: the ``Axes`` to draw on; None: those of a new figure.
 
@@ -102,37 +111,38 @@ def latent_map(metric: Metric, points, labels=None, resolution: int = 200, ax=No
         volume = torch.cat([metric.log_volume(z) for z in grid.split(BATCH)])
     volume = volume.reshape(resolution, resolution).T.cpu().numpy()
 
-    ax = _axes(ax, 10, 8)
-    extent = (low[0], high[0], low[1], high[1])
-    picture = ax.imshow(volume, origin="lower", extent=extent, cmap="magma", aspect="auto")
-    ax.figure.colorbar(picture, ax=ax, label="log volume")
-    _scatter(ax, points.cpu().numpy(), labels)
-    ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="$z_1$", ylabel="$z_2$")
+    with style_for(ax):
+        ax = _axes(ax, 10, 9)
+        extent = (low[0], high[0], low[1], high[1])
+        picture = ax.imshow(volume, volume_map(), origin="lower", extent=extent, aspect="auto")
+        ax.figure.colorbar(picture, ax=ax, label="log volume", location="bottom", aspect=40)
+        _scatter(ax, points.cpu().numpy(), labels)
+        ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="$z_1$", ylabel="$z_2$")
     return ax
 
 
 def _scatter(ax, points: np.ndarray, labels: np.ndarray | None) -> None:
     """Points over a map, with a legend or a colour bar of their labels."""
-    style = {"s": 6, "linewidths": 0}
+    style = {"s": 14, "linewidths": 0.3, "edgecolors": "white"}
     if labels is None:
-        ax.scatter(*points.T, color="white", **style)
+        ax.scatter(*points.T, color=COLOURS[0], **style)
         return
-    values, which = np.unique(labels, return_inverse=True)
-    if len(values) > MOST_COLOURS:
+    values = np.unique(labels)
+    if len(values) > MOST_CLASSES:
         if labels.dtype.kind == "U":
             raise ValueError(
-                f"labels have {len(values)} values, and {MOST_COLOURS} colours can be told apart: "
+                f"labels have {len(values)} values, and {MOST_CLASSES} classes can be told apart: "
                 "join some of them, or pass numbers."
             )
         scatter = ax.scatter(*points.T, c=labels, cmap="viridis", **style)
         ax.figure.colorbar(scatter, ax=ax, label="label")
         return
-    colours = require("matplotlib", "viz").colormaps["tab10" if len(values) <= 10 else "tab20"]
-    ax.scatter(*points.T, color=colours(which), **style)
     for k, value in enumerate(values):
+        marker, colour = divmod(k, len(COLOURS))
         name = value if labels.dtype.kind == "U" else f"{value:g}"
-        ax.scatter([], [], color=colours(k), label=name, s=30, linewidths=0)
-    ax.legend(title="Label", loc="upper left", fontsize=8)
+        style |= {"color": COLOURS[colour], "marker": MARKERS[marker], "label": name}
+        ax.scatter(*points[labels == value].T, **style)
+    legend_beside(ax)
 
 
 def draw_curves(ax, curves, label: str | None = None, **style):
@@ -142,7 +152,7 @@ def draw_curves(ax, curves, label: str | None = None, **style):
         ax: the ``Axes`` of the map.
         curves: ``[B, T, 2]``, T points on each of B curves.
         label: what the legend calls them; None: no legend.
-        style: of matplotlib's lines, such as ``color`` and ``linestyle``.
+        style: of matplotlib's lines, such as ``color`` and ``linestyle``. They are black and thin.
 
     Raises:
         TypeError: if the curves are not real numbers, or ``ax`` is no ``Axes``.
@@ -152,61 +162,112 @@ def draw_curves(ax, curves, label: str | None = None, **style):
     if curves.ndim != 3 or curves.shape[2] != 2:
         raise ValueError(f"Curves over a map must be [B, T, 2], got {list(curves.shape)}.")
     limits = ax.get_xlim(), ax.get_ylim()
-    lines = ax.plot(*curves.transpose(2, 1, 0), **{"color": "cyan", "linewidth": 1, **style})
+    lines = ax.plot(*curves.transpose(2, 1, 0), **{"color": "black", "linewidth": 1, **style})
     ax.scatter(
-        *curves[:, 0].T, s=14, color=lines[0].get_color(), edgecolors="black", linewidths=0.5,
+        *curves[:, 0].T, s=16, color=lines[0].get_color(), edgecolors="white", linewidths=0.5,
         zorder=3,
     )  # fmt: skip
     ax.set(xlim=limits[0], ylim=limits[1])
     if label:
         lines[0].set_label(label)
-        old = ax.get_legend()
-        # A map keeps one legend: the labels of its points, then its curves.
-        handles = [*(old.legend_handles if old else []), lines[0]]
-        names = [*(text.get_text() for text in (old.get_texts() if old else [])), label]
-        ax.legend(handles, names, loc="upper left", fontsize=8)
+        legend_beside(ax)
     return ax
 
 
 def trajectory_error(truth, prediction, times, grid, axes=None):
     """Draw a trajectory in space and time: the truth, a prediction, and their difference.
 
+    Profiles on a line are drawn over space and time, fields in a plane at some of the times.
+
     Args:
-        truth, prediction: ``[T, n]``, T profiles of n points.
+        truth, prediction: ``[T, n]``, T profiles of n points, or ``[T, height, width]``, T fields.
         times: ``[T]``.
-        grid: ``[n]``.
-        axes: three ``Axes`` to draw on; None: those of a new figure.
+        grid: ``[n]``; for fields the pair of ``[height]`` and ``[width]``.
+        axes: three ``Axes`` to draw on, for fields ``[3, k]`` for k times; None: those of a new
+            figure, for fields of five times from the first to the last.
 
     Returns:
-        The three ``Axes``.
+        The ``Axes``, ``[3]``, for fields ``[3, k]``: truth, prediction and error.
 
     Raises:
-        TypeError: if they are not real numbers, or ``axes`` are not three ``Axes``.
+        TypeError: if they are not real numbers, ``axes`` are not as many ``Axes``, or the grid of
+            fields is no pair.
         ValueError: if the shapes do not fit, or numbers are not finite.
     """
+    truth = _numbers(truth, "truth")
+    if truth.ndim == 3:
+        return _field_error(truth, prediction, times, grid, axes)
     truth, prediction, times, grid = _trajectories(truth, prediction, times, grid)
-    if axes is None:
-        pyplot = require("matplotlib.pyplot", "viz")
-        axes = pyplot.subplots(1, 3, figsize=(11, 3), sharey=True, layout="constrained")[1]
-    if np.shape(axes) != (3,):
-        raise TypeError(f"axes must be three matplotlib Axes, or None, got {axes!r}.")
-    axes = [_given_axes(ax, "axes") for ax in axes]
-    error = prediction - truth
-    height, extent = abs(truth).max(), (times[0], times[-1], grid[0], grid[-1])
-    for ax, values, title, limit in (
-        (axes[0], truth, "truth", height),
-        (axes[1], prediction, "prediction", height),
-        (axes[2], error, "error", abs(error).max()),
-    ):
-        limit = max(float(limit), 1e-12)
-        picture = ax.imshow(
-            values.T, origin="lower", extent=extent, aspect="auto", cmap="RdBu_r", vmin=-limit,
-            vmax=limit,
-        )  # fmt: skip
-        ax.figure.colorbar(picture, ax=ax)
-        ax.set(title=title, xlabel="t")
-    axes[0].set_ylabel("x")
+    with style_for(axes):
+        if axes is None:
+            pyplot = require("matplotlib.pyplot", "viz")
+            axes = pyplot.subplots(1, 3, figsize=(11, 3), sharey=True)[1]
+        if np.shape(axes) != (3,):
+            raise TypeError(f"axes must be three matplotlib Axes, or None, got {axes!r}.")
+        axes = [_given_axes(ax, "axes") for ax in axes]
+        extent = (times[0], times[-1], grid[0], grid[-1])
+        for ax, (title, values, limit) in zip(axes, _rows(truth, prediction), strict=True):
+            picture = _signed_image(ax, values.T, extent, limit)
+            ax.figure.colorbar(picture, ax=ax)
+            ax.set(title=title, xlabel="t")
+        axes[0].set_ylabel("x")
     return axes
+
+
+def _field_error(truth, prediction, times, grid, axes):
+    """Rows of truth, prediction and error, a column for each of some times."""
+    if not isinstance(grid, (tuple, list)) or len(grid) != 2:
+        raise TypeError(
+            f"The grid of fields {list(truth.shape)} must be a pair, of their rows and of their "
+            f"columns, got a {type(grid).__name__}."
+        )
+    prediction, times = _numbers(prediction, "prediction"), _numbers(times, "times")
+    y, x = (_numbers(values, "grid") for values in grid)
+    shape = (*times.shape, *y.shape, *x.shape)
+    if len(shape) != 3 or truth.shape != shape or prediction.shape != shape:
+        raise ValueError(
+            f"truth and prediction must be [T, height, width] = {list(shape)}, by times and grid, "
+            f"got {list(truth.shape)} and {list(prediction.shape)}."
+        )
+    with style_for(axes):
+        if axes is None:
+            pyplot, k = require("matplotlib.pyplot", "viz"), min(FIELD_TIMES, len(times))
+            options = {"figsize": (2 * k + 1, 6), "sharex": True, "sharey": True, "squeeze": False}
+            axes = pyplot.subplots(3, k, **options)[1]
+        axes = np.asarray(axes)
+        if axes.ndim != 2 or len(axes) != 3 or axes.shape[1] == 0:
+            raise TypeError(f"axes for fields must be matplotlib Axes [3, k], or None, got {axes}.")
+        for ax in axes.flat:
+            _given_axes(ax, "axes")
+        shown = np.linspace(0, len(times) - 1, axes.shape[1]).round().astype(int)
+        extent = (x[0], x[-1], y[0], y[-1])
+        for row, (title, values, limit) in zip(axes, _rows(truth, prediction), strict=True):
+            for ax, i in zip(row, shown, strict=True):
+                picture = _signed_image(ax, values[i], extent, limit)
+            row[0].figure.colorbar(picture, ax=list(row))
+            row[0].set_ylabel(f"{title}\ny")
+        for ax, i in zip(axes[0], shown, strict=True):
+            ax.set_title(f"t = {float(times[i]):.3g}")
+        for ax in axes[-1]:
+            ax.set_xlabel("x")
+    return axes
+
+
+def _rows(truth: np.ndarray, prediction: np.ndarray) -> list[tuple[str, np.ndarray, float]]:
+    """What is drawn of a trajectory: its name, the values, and the largest that has a colour."""
+    error, height = prediction - truth, float(abs(truth).max())
+    return [
+        ("truth", truth, height),
+        ("prediction", prediction, height),
+        ("error", error, float(abs(error).max())),
+    ]
+
+
+def _signed_image(ax, values: np.ndarray, extent: tuple[float, ...], limit: float):
+    """Values from ``-limit`` to ``limit``, with white for 0."""
+    limit = max(limit, 1e-12)
+    options = {"origin": "lower", "extent": extent, "aspect": "auto", "cmap": "RdBu_r"}
+    return ax.imshow(values, vmin=-limit, vmax=limit, **options)
 
 
 def animate_trajectory(truth, prediction, times, grid, every: int = 1):
@@ -230,18 +291,19 @@ def animate_trajectory(truth, prediction, times, grid, every: int = 1):
     truth, prediction, times, grid = _trajectories(truth, prediction, times, grid)
     pyplot = require("matplotlib.pyplot", "viz")
     animation = require("matplotlib.animation", "viz")
-    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, layout="constrained")
     error = prediction - truth
-    lines = [
-        (above.plot(grid, truth[0], "k", label="truth")[0], truth),
-        (above.plot(grid, prediction[0], "C1--", label="prediction")[0], prediction),
-        (below.plot(grid, error[0], "C3")[0], error),
-    ]
-    height = 1.05 * float(max(abs(truth).max(), abs(prediction).max())) + 1e-12
-    above.set(ylim=(-height, height))
-    above.legend(loc="upper right")
-    height = 1.05 * float(abs(error).max()) + 1e-12
-    below.set(ylim=(-height, height), xlabel="x", ylabel="error")
+    with style_for(None):
+        figure, (above, below) = pyplot.subplots(2, 1, sharex=True)
+        lines = [
+            (above.plot(grid, truth[0], "k", label="truth")[0], truth),
+            (above.plot(grid, prediction[0], "C1--", label="prediction")[0], prediction),
+            (below.plot(grid, error[0], "C1")[0], error),
+        ]
+        height = 1.05 * float(max(abs(truth).max(), abs(prediction).max())) + 1e-12
+        above.set(ylim=(-height, height))
+        legend_beside(above)
+        height = 1.05 * float(abs(error).max()) + 1e-12
+        below.set(ylim=(-height, height), xlabel="x", ylabel="error")
 
     def draw(frame):
         for line, values in lines:
@@ -273,11 +335,12 @@ def manifold_over_time(points, times, ax=None):
         )
     flat = points.reshape(-1, points.shape[2]) - points.mean((0, 1))
     plane = flat @ np.linalg.svd(flat, full_matrices=False).Vh[:2].T
-    ax = _axes(ax, 9, 7)
-    colours = times.repeat(points.shape[1])
-    scatter = ax.scatter(*plane.T, c=colours, cmap="viridis", s=5, linewidths=0)
-    ax.figure.colorbar(scatter, ax=ax, label="t")
-    ax.set(xlabel="first principal direction", ylabel="second")
+    with style_for(ax):
+        ax = _axes(ax, 9, 7)
+        colours = times.repeat(points.shape[1])
+        scatter = ax.scatter(*plane.T, c=colours, cmap="viridis", s=5, linewidths=0)
+        ax.figure.colorbar(scatter, ax=ax, label="t")
+        ax.set(xlabel="first principal direction", ylabel="second principal direction")
     return ax
 
 
@@ -305,7 +368,7 @@ def _axes(ax, columns: float, rows: float):
     if ax is not None:
         return _given_axes(ax, "ax")
     pyplot = require("matplotlib.pyplot", "viz")
-    return pyplot.subplots(figsize=(0.7 * columns, 0.7 * rows), layout="constrained")[1]
+    return pyplot.subplots(figsize=(0.7 * columns, 0.7 * rows))[1]
 
 
 def _given_axes(ax, name: str):

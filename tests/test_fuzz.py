@@ -261,6 +261,7 @@ def metric_calls(metric):
     calls["__call__"] = (metric, {"z": POINTS})
     calls["brownian_drift"] = (metric.brownian_drift, {"z": POINTS})
     vectors = {"z": POINTS, "u": tensor(Z), "v": tensor(Z)}
+    calls["cholesky_and_drift"] = (metric.cholesky_and_drift, {"z": POINTS})
     calls["inner"] = (metric.inner, vectors)
     calls["norm"] = (metric.norm, {"z": POINTS, "u": tensor(Z)})
     calls["geodesic_acceleration"] = (metric.geodesic_acceleration, {"z": POINTS, "v": tensor(Z)})
@@ -517,6 +518,7 @@ def of_geometry(folder):
     curve = geometry.geodesic(pullback, Z, Z + 0.1, steps=4, iterations=3, tolerance=1.0)
     state = geometry.HMCState(Z, *normal(Z))
     terms = curvature_terms()
+    streams = geometry.RowStreams(0, 3)
     ends = {"x": tensor(Z, finite=True), "y": tensor(Z + 0.1, finite=True)}
     times = (
         None,
@@ -592,6 +594,20 @@ def of_geometry(folder):
              "step_size": number(0.1, above=0), "adaptation_steps": count(1, 0),
              "target_acceptance": number(0.8, above=0),
              "keep_chains": count(2, 0, optional=True), "generator": generator()},
+        ),
+        "RowStreams.__init__": (
+            geometry.RowStreams,
+            {"seed": count(3, 0), "num_rows": count(2, 0), "first": count(1, 0)},
+        ),
+        "RowStreams.uniform": (lambda n: geometry.RowStreams(0, 3).uniform(n), {"n": count(2, 0)}),
+        "RowStreams.normal": (lambda n: geometry.RowStreams(0, 3).normal(n), {"n": count(2, 0)}),
+        "RowStreams.beside": (streams.beside, {"number": count(1)}),
+        "RowStreams.of": (
+            streams.of,
+            {"rows": Argument(
+                torch.tensor([1, 0]),
+                (None, "words", 3, [0], torch.tensor([0.5]), torch.tensor([9]), torch.tensor(1)),
+            )},
         ),
         "hmc_step": (
             geometry.hmc_step,
@@ -683,6 +699,7 @@ def of_evaluation(folder):
             evaluation.frechet_distance,
             {"features_a": CLOUD, "features_b": CLOUD},
         ),
+        "FrechetStatistics.add": (evaluation.FrechetStatistics().add, {"features": CLOUD}),
         "inception_features": (  # what is good needs an extra, and a download
             evaluation.inception_features,
             {"images": numbers(X, same=False), "batch_size": count(5)._replace(same=())},

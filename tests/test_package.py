@@ -83,6 +83,22 @@ def build(folder):
     return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
 
 
+# What the console script of an installed wheel does, three times in a row.
+PROGRAM = """
+import importlib.metadata, pathlib, sys
+
+sys.path.insert(0, {site!r})
+points = importlib.metadata.distribution("pythae-geometric").entry_points
+(script,) = points.select(group="console_scripts", name="pythae-geometric")
+main = script.load()
+main(["train", "--quick", "--latent-dim", "2", "--output-dir", "model"])
+(folder,) = map(str, pathlib.Path("model").rglob("final_model"))
+main(["generate", "--quick", "--model-folder", folder, "--output-dir", "images"])
+main(["compare", "--quick", "--model-folders", folder, "--samplers", "Normal"])
+print(sys.modules["pythae_geometric"].__file__)
+"""
+
+
 def test_what_sdist_and_wheel_hold_and_that_the_wheel_works_by_itself(tmp_path):
     sdist, wheel = build(tmp_path)
     package = {
@@ -108,16 +124,13 @@ def test_what_sdist_and_wheel_hold_and_that_the_wheel_works_by_itself(tmp_path):
 
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "import pythae_geometric, pythae_geometric.evaluation, pythae_geometric.plotting\n"
-        "from pythae_geometric import BrownianRVAE, BrownianRVAEConfig\n"
-        "BrownianRVAE(BrownianRVAEConfig(input_dim=(1, 8, 8), latent_dim=2))\n"
-        "print(pythae_geometric.__file__)"
-    )
     (tmp_path / "empty").mkdir()
+    code = PROGRAM.format(site=str(tmp_path / "site"))
     printed = output_of(sys.executable, "-c", code, cwd=tmp_path / "empty")
-    assert str(tmp_path / "site") in printed
+    assert str(tmp_path / "site") in printed.splitlines()[-1]
+    assert len(list((tmp_path / "empty" / "images").glob("0*.png"))) == 16
+    table = (tmp_path / "empty" / "outputs" / "compare_digits" / "compare.md").read_text("utf-8")
+    assert table in printed and "\n| VAE | Normal | 60 | " in table
 
 
 # Citation

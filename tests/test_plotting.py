@@ -1,3 +1,4 @@
+import itertools
 import sys
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 
 from pythae_geometric import plotting
 from pythae_geometric.geometry import PosteriorMetric, PullbackMetric
+from pythae_geometric.plotting_style import COLOURS
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -91,20 +93,105 @@ LABELS = {
     "one-hot": (np.eye(4)[np.arange(200) % 4], 4),
     "words": (np.array(["cat", "dog"])[np.arange(200) % 2], 2),
     "tensor": (torch.arange(200) % 2 == 0, 2),
+    "as many as there can be": (np.arange(200) % 20, 20),
 }
+
+
+def looks_of(scatters):
+    """The colour and the shape of the markers of each."""
+    return [(tuple(s.get_facecolor()[0]), s.get_paths()[0].vertices.tobytes()) for s in scatters]
 
 
 @pytest.mark.parametrize("labels, number", LABELS.values(), ids=LABELS.keys())
 def test_classes_have_a_legend(labels, number):
     points = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     ax = plotting.latent_map(METRIC, points, labels, resolution=5)
-    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    legend = ax.get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
     assert len(names) == number == len(set(names))
-    colours = ax.collections[0].get_facecolors()
-    assert len(np.unique(colours, axis=0)) == number
-    handles = {tuple(h.get_facecolor()[0]) for h in ax.get_legend().legend_handles}
-    assert handles == {tuple(colour) for colour in colours}
+    # Each class has looks of its own, the same over the map and in the legend.
+    assert len(set(looks_of(ax.collections))) == number
+    assert looks_of(legend.legend_handles) == looks_of(ax.collections)
+    drawn = [len(scatter.get_offsets()) for scatter in ax.collections]
+    assert sorted(drawn) == sorted(np.bincount(np.arange(200) % number))
     assert len(ax.figure.axes) == 2  # the map and the bar of its volume
+
+
+def test_points_are_drawn_as_their_class():
+    points = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    words = np.array(["cat", "dog", "eel"])[np.arange(200) % 3]
+    ax = plotting.latent_map(METRIC, points, words, resolution=5)
+    for scatter in ax.collections:
+        expected = points[torch.as_tensor(words == scatter.get_label())]
+        np.testing.assert_allclose(scatter.get_offsets(), expected)
+
+
+@pytest.mark.parametrize("labels", [None, np.arange(200) % 20, np.linspace(0, 1, 200)])
+def test_nothing_covers_the_map(labels):
+    """Legends and bars stand beside it, and within the figure."""
+    points = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    ax = plotting.latent_map(METRIC, points, labels, resolution=5)
+    plotting.draw_curves(ax, torch.rand(3, 5, 2), label="A curve with a long name")
+    ax.figure.canvas.draw()
+    map_, figure = ax.get_window_extent(), ax.figure.bbox
+    others = [bar.get_tightbbox() for bar in ax.figure.axes if bar is not ax]
+    for box in (ax.get_legend().get_window_extent(), *others):
+        assert not map_.overlaps(box)
+        assert figure.x0 <= box.x0 and box.x1 <= figure.x1
+        assert figure.y0 <= box.y0 and box.y1 <= figure.y1
+
+
+# What a colour is to people without one kind of cones (linear RGB; Machado, Oliveira, Fernandes,
+# A physiologically-based model for simulation of color vision deficiency, IEEE TVCG 15, 2009).
+SEEN_WITHOUT = {
+    "long": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+             [-0.003882, -0.048116, 1.051998]],
+    "middle": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+}  # fmt: skip
+
+
+def lab(colour):
+    """CIELAB of a colour in linear RGB, white D65."""
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt(np.array(to_xyz) @ np.clip(colour, 0, 1) / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def nearest(colours, cones):
+    """How far the two colours that look most alike are apart."""
+    rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in colours])
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    seen = [lab(np.array(SEEN_WITHOUT[cones]) @ colour) for colour in linear]
+    return min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2))
+
+
+@pytest.mark.parametrize("cones", SEEN_WITHOUT)
+def test_colours_can_be_told_apart(cones):
+    """A difference of 2.3 is just noticeable (Mahy et al., 1994): these are five times that."""
+    assert nearest(COLOURS, cones) > 5 * 2.3
+    if cones != "none":  # the test sees that matplotlib's own are not
+        assert nearest([f"C{i}" for i in range(10)], cones) < 5 * 2.3
+
+
+def test_the_style_is_that_of_new_figures_alone():
+    """Global settings stay as they are, and given axes keep the caller's."""
+    points, pyplot = torch.rand(5, 2), pytest.importorskip("matplotlib.pyplot")
+    with pyplot.rc_context({"axes.titlesize": 31, "axes.spines.top": True}):
+        before = dict(matplotlib.rcParams)
+        given = pyplot.subplots()[1]
+        plotting.image_grid(torch.rand(4, 1, 8, 8), title="a", ax=given)
+        new = plotting.image_grid(torch.rand(4, 1, 8, 8), title="a")
+        map_ = plotting.latent_map(METRIC, points, [0, 1, 2, 0, 1], resolution=5)
+        plotting.draw_curves(map_, torch.rand(2, 3, 2), label="curves")
+        assert dict(matplotlib.rcParams) == before
+    assert given.title.get_fontsize() == 31
+    assert new.title.get_fontsize() == plotting.STYLE["axes.titlesize"]
+    assert given.spines["top"].get_visible() and not map_.spines["top"].get_visible()
+    with pyplot.rc_context(plotting.STYLE):
+        (line,) = pyplot.subplots()[1].plot([0, 1])
+    assert line.get_color() == COLOURS[0]
 
 
 def test_continuous_labels_have_a_colour_bar():
@@ -113,7 +200,7 @@ def test_continuous_labels_have_a_colour_bar():
     ax = plotting.latent_map(METRIC, points, labels, resolution=5)
     assert ax.get_legend() is None and len(ax.figure.axes) == 3
     np.testing.assert_allclose(ax.collections[0].get_array(), labels)
-    with pytest.raises(ValueError, match="labels have 200 values, and 20 colours"):
+    with pytest.raises(ValueError, match="labels have 200 values, and 20 classes"):
         plotting.latent_map(METRIC, points, [f"number {i}" for i in range(200)], resolution=5)
     with pytest.raises(ValueError, match="labels must hold one label for each of the 200 rows"):
         plotting.latent_map(METRIC, points, labels[:3], resolution=5)

@@ -31,6 +31,28 @@ def test_truth_prediction_and_error_are_drawn_over_time_and_space():
     assert axes[0].get_images()[0].get_clim() == axes[1].get_images()[0].get_clim()
 
 
+@pytest.mark.parametrize(("count", "shown"), [(9, [0, 2, 4, 6, 8]), (3, [0, 1, 2])])
+def test_fields_are_drawn_at_times_from_the_first_to_the_last(count, shown):
+    times = torch.linspace(0, 1, count)
+    truth, prediction = torch.randn(2, count, 6, 8, generator=torch.Generator().manual_seed(0))
+    axes = trajectory_error(truth, prediction, times, (torch.linspace(-1, 1, 6), GRID))
+    assert axes.shape == (3, len(shown))
+    for row, values in zip(axes, (truth, prediction, prediction - truth), strict=True):
+        for ax, i in zip(row, shown, strict=True):
+            (picture,) = ax.get_images()
+            torch.testing.assert_close(torch.as_tensor(picture.get_array()), values[i])
+            assert picture.get_extent() == [0, 2, -1, 1] and picture.origin == "lower"
+    assert [ax.get_title() for ax in axes[0]] == [f"t = {float(times[i]):.3g}" for i in shown]
+    limits = [[ax.get_images()[0].get_clim() for ax in row] for row in axes]
+    assert set(limits[0]) == set(limits[1]) != set(limits[2])
+    assert all(len(set(row)) == 1 for row in limits)
+    # On given axes, as many times as there are columns.
+    _, given = pytest.importorskip("matplotlib.pyplot").subplots(3, 2)
+    assert trajectory_error(truth, prediction, times, (GRID[:6], GRID), given) is given
+    picture = given[0, 1].get_images()[0].get_array()
+    torch.testing.assert_close(torch.as_tensor(picture), truth[-1])
+
+
 def test_every_frame_of_the_animation_is_one_time(tmp_path):
     truth, prediction = trajectories()
     animation = animate_trajectory(truth, prediction, TIMES, GRID, every=2)
@@ -65,6 +87,17 @@ def test_bad_input():
         trajectory_error(truth[:4], prediction, TIMES, GRID)
     with pytest.raises(ValueError, match=r"must be \[T, n\] = \[5, 7\]"):
         animate_trajectory(truth, prediction, TIMES, GRID[:7])
+    fields, plane = truth[:, None].expand(5, 6, 8), (GRID[:6], GRID)
+    with pytest.raises(TypeError, match=r"grid of fields \[5, 6, 8\] must be a pair"):
+        trajectory_error(fields, fields, TIMES, GRID)
+    with pytest.raises(ValueError, match=r"must be \[T, height, width\] = \[5, 6, 8\]"):
+        trajectory_error(fields, prediction, TIMES, plane)
+    with pytest.raises(TypeError, match=r"axes for fields must be matplotlib Axes \[3, k\]"):
+        trajectory_error(fields, fields, TIMES, plane, axes=[1, 2, 3])
+    with pytest.raises(TypeError, match="axes must be matplotlib Axes"):
+        trajectory_error(fields, fields, TIMES, plane, axes=[[1], [2], [3]])
+    with pytest.raises(ValueError, match=r"must be \[T, n\] = \[5, 8\].*got \[5, 6, 8\]"):
+        animate_trajectory(fields, fields, TIMES, GRID)
     with pytest.raises(ValueError, match="every must be a whole number of at least 1"):
         animate_trajectory(truth, prediction, TIMES, GRID, every=0)
     with pytest.raises(ValueError, match=r"points must be \[T, B, m >= 2\]"):

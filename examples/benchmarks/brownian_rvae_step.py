@@ -25,13 +25,13 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from lib.arguments import parser
 from lib.costs import measure, shown
-from lib.data import digits
 from lib.plain import natural_spline
-from lib.tables import table
 
 from pythae_geometric import BrownianRVAE, BrownianRVAEConfig
+from pythae_geometric.commands.arguments import parser
+from pythae_geometric.commands.data import digits
+from pythae_geometric.commands.tables import table
 from pythae_geometric.geometry import ConvergenceWarning, squared_distance
 from pythae_geometric.models.brownian_rvae.stochastic_decoder import gaussian_log_prob
 

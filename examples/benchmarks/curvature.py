@@ -15,10 +15,10 @@ from torch import nn
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from lib.arguments import parser
 from lib.costs import side_by_side
 from lib.plain import nested_christoffel
 
+from pythae_geometric.commands.arguments import parser
 from pythae_geometric.geometry import scalar_curvature
 
 METHODS = {

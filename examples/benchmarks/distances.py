@@ -24,11 +24,11 @@ from torch import nn
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from lib.arguments import parser
 from lib.costs import measure, shown
 from lib.plain import natural_spline
-from lib.tables import table
 
+from pythae_geometric.commands.arguments import parser
+from pythae_geometric.commands.tables import table
 from pythae_geometric.geometry import ConvergenceWarning, squared_distance
 
 STEPS = 12

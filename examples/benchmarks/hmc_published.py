@@ -26,9 +26,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from lib.arguments import timing_arguments
 from lib.costs import in_turn
 from lib.published_hmc import published_metric, published_samples
-from lib.tables import table
 from log_volume import peak_memory
 
+from pythae_geometric.commands.tables import table
 from pythae_geometric.geometry import PosteriorMetric, hmc
 
 CODE_DEVIATION, POSTERIOR_DEVIATION, REGULARIZATION = 1.16, 0.035, 0.01

@@ -23,8 +23,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from lib.arguments import timing_arguments
 from lib.costs import in_turn
-from lib.tables import table
 
+from pythae_geometric.commands.tables import table
 from pythae_geometric.geometry import PosteriorMetric
 
 ROUNDS = 10

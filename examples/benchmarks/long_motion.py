@@ -19,15 +19,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import lib.quiet
 import torch
-from lib.arguments import at_least, parser
 from lib.costs import measured
-from lib.data import HELP, load_data
-from lib.files import kept, slug
 from lib.measures import feature_measures
-from lib.tables import table
-from lib.training import train
 
 from pythae_geometric import BrownianMotionSampler, BrownianMotionSamplerConfig
+from pythae_geometric.commands.arguments import at_least, parser
+from pythae_geometric.commands.data import HELP, load_data
+from pythae_geometric.commands.files import kept, slug
+from pythae_geometric.commands.tables import table
+from pythae_geometric.commands.training import train
 from pythae_geometric.evaluation import nearest_distances, train_feature_network
 from pythae_geometric.models import BrownianRVAE, BrownianRVAEConfig
 

@@ -15,9 +15,9 @@ from torch.func import jacfwd, jacrev, vmap
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from curvature import decoder
-from lib.arguments import parser
 from lib.costs import side_by_side
 
+from pythae_geometric.commands.arguments import parser
 from pythae_geometric.geometry import PullbackMetric
 
 

@@ -19,12 +19,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from lib.arguments import timing_arguments
 from lib.costs import in_turn, peak, shown
-from lib.tables import table
 from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
 from pythae_geometric import MetricUniformHMCSampler, MetricUniformHMCSamplerConfig
+from pythae_geometric.commands.tables import table
 from pythae_geometric.geometry import MixtureMetric, PosteriorMetric
 
 BATCH = 500

@@ -18,11 +18,11 @@ from pythae.data.datasets import DatasetOutput
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from lib.arguments import parser
 from lib.costs import side_by_side
 from lib.plain import nested_christoffel
 
 from pythae_geometric import RicciAE, RicciAEConfig
+from pythae_geometric.commands.arguments import parser
 
 TANGENTS = "RicciAE, num_tangents=4"
 

@@ -22,11 +22,7 @@ import lib.quiet
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from lib.arguments import parser
 from lib.costs import measure, resource, shown
-from lib.files import write_json, write_text
-from lib.models import make_config
-from lib.tables import table
 from pythae.data.datasets import DatasetOutput
 from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
@@ -38,6 +34,10 @@ from pythae_geometric import (
     MetricUniformHMCSampler,
     MetricUniformHMCSamplerConfig,
 )
+from pythae_geometric.commands.arguments import parser
+from pythae_geometric.commands.files import write_json, write_text
+from pythae_geometric.commands.models import make_config
+from pythae_geometric.commands.tables import table
 from pythae_geometric.geometry import ConvergenceWarning
 
 SECONDS, BYTES = 60, 12 * 2**30

@@ -16,10 +16,10 @@ from pythae.data.datasets import DatasetOutput
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from lib.arguments import parser
 from lib.costs import side_by_side
 
 from pythae_geometric import VAE_DLM, VAE_DLM_Config
+from pythae_geometric.commands.arguments import parser
 
 STATES = 201
 

@@ -1,41 +1,8 @@
-"""Command lines: what all scripts take, and numbers that are refused in one sentence."""
-
-import argparse
-import contextlib
+"""What the benchmarks of speed take."""
 
 import torch
 
-
-def at_least(least):
-    """The type of an argument that is a whole number of at least ``least``."""
-
-    def number(text):
-        with contextlib.suppress(ValueError):
-            if int(text) >= least:
-                return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-
-    return number
-
-
-def positive(text):
-    """The type of an argument that is a finite number above 0."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < float("inf"):
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-
-
-def parser(text, output_dir=None, quick="small, to see that it runs"):
-    """A parser with ``--quick``, and ``--output-dir`` where there is a default for it, that shows a
-    module's docstring ``text`` as it is written."""
-    p = argparse.ArgumentParser(
-        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument("--quick", action="store_true", help=quick)
-    if output_dir is not None:
-        p.add_argument("--output-dir", default=output_dir, help=f"({output_dir})")
-    return p
+from pythae_geometric.commands.arguments import at_least, parser
 
 
 def timing_arguments(text):

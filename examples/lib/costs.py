@@ -8,14 +8,14 @@ import time
 
 import torch
 
-from .tables import table
+from pythae_geometric.commands.models import DEVICE
+from pythae_geometric.commands.tables import table
 
 try:
     import resource
 except ImportError:  # on Windows, where memory is not measured
     resource = None
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # On a machine that others use too, wall time says little.
 SECONDS = "wall_seconds" if DEVICE == "cuda" else "processor_seconds"
 

@@ -4,8 +4,10 @@ import os
 
 import matplotlib.pyplot as plt
 
-from .files import replaced
+from pythae_geometric import plotting
+from pythae_geometric.commands.files import replaced
 
+plt.rcParams.update(plotting.STYLE)
 
 def save(figure, folder, name, **options):
     """Write a figure and close it."""

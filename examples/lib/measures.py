@@ -1,20 +1,14 @@
 """Measures of generated images against real ones."""
 
-import torch
-
+from pythae_geometric.commands.measures import Newness
 from pythae_geometric.evaluation import (
     density_and_coverage,
     frechet_distance,
     inception_features,
-    nearest_distances,
     prd_scores,
 )
 
 from .costs import DEVICE
-from .samples import reconstructions
-
-# A copy is nearer to a training image, or its reconstruction, than this times a new image.
-COPY = 0.1
 
 
 def feature_measures(real, fake, clusterings=10):
@@ -37,12 +31,7 @@ class Judge:
     def __init__(self, data, network, model, clusterings):
         self.data, self.network, self.clusterings = data, network, clusterings
         self.real = {part: self.features(getattr(data, part)) for part in ("validation", "test")}
-        # What a sample could copy, and how far from it new images are.
-        decoded = [reconstructions(model, images) for images in (data.train, data.test)]
-        self.known = [
-            (old, nearest_distances(new, old)[0].median())
-            for old, new in ((data.train, data.test), decoded)
-        ]
+        self.newness = Newness(data, model)
 
     def features(self, images):
         if self.network is None:
@@ -56,9 +45,5 @@ class Judge:
         return {part: self._one(part, half) for part, half in halves}
 
     def _one(self, part, images):
-        apart = [nearest_distances(images, old)[0] / new for old, new in self.known]
         found = feature_measures(self.real[part], self.features(images), self.clusterings)
-        return found | {
-            "nearest": float(apart[0].median()),
-            "copies": float((torch.minimum(*apart) < COPY).double().mean()),
-        }
+        return found | self.newness(images)

@@ -6,20 +6,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from pythae_geometric import plotting
+from pythae_geometric.commands.files import slug
+from pythae_geometric.commands.measures import reconstructions
 from pythae_geometric.evaluation import nearest_distances
-from pythae_geometric.models.decoder_map import DecoderMap
 
-from .costs import DEVICE
 from .figures import save
-from .files import slug
-
-
-@torch.no_grad()
-def reconstructions(model, images):
-    """The decoded codes of images."""
-    decode = DecoderMap(model)
-    codes = [model.encoder(batch.to(DEVICE)).embedding for batch in images.split(500)]
-    return torch.cat([decode(z).cpu() for z in codes]).reshape(images.shape).clamp(0, 1)
 
 
 def keep_samples(model, images, data, folder, *key, count=12):

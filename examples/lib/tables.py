@@ -1,10 +1,7 @@
-"""Reports in Markdown: pages, tables, and figures with their spread."""
+"""Reports in Markdown: pages, and figures with their spread."""
 
-import os
 import pathlib
 import statistics
-
-from .files import write_json, write_text
 
 PAGES = pathlib.Path(__file__).parent / "pages"
 
@@ -16,20 +13,6 @@ def page(name, **parts):
     paragraphs = "\n\n".join(part.replace("\n", " ") for part in text.strip().split("\n\n"))
     lines = {key: "\n".join(p) if isinstance(p, list) else p for key, p in parts.items()}
     return paragraphs.format(**lines) + "\n"
-
-
-def publish(folder, name, text, results):
-    """Write a report and the numbers behind it; the report."""
-    base = os.path.join(folder, name)
-    write_json(f"{base}.json", results)
-    write_text(f"{base}.md", text)
-    return text
-
-
-def table(header, rows):
-    """The lines of a table."""
-    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (header, *rows)]
-    return [lines[0], "|---" * len(header) + "|", *lines[1:]]
 
 
 def spread(values, digits=2, of_mean=False):

@@ -32,6 +32,11 @@ def execute(notebook, quick=False):
     Raises:
         RuntimeError: from the exception of a cell, naming the cell.
     """
+    with plt.rc_context():  # a notebook may set the style of its pictures
+        return _execute(notebook, quick)
+
+
+def _execute(notebook, quick):
     names, number = {"__name__": "__main__"}, 0
     plt.close("all")  # figures that others left open are not the notebook's
     for cell in notebook["cells"]:

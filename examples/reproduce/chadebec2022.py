@@ -31,13 +31,15 @@ import chadebec2022_samplers as s
 import matplotlib.pyplot as plt
 import torch
 from lib import figures
-from lib.arguments import at_least, parser
 from lib.costs import DEVICE, SECONDS, measured
-from lib.files import read_json, row_path, write_json
 from lib.measures import feature_measures
 from lib.samples import draw_samples, keep_samples
-from lib.tables import deviation, grouped, page, publish, spreads, table
+from lib.tables import deviation, grouped, page, spreads
 from threadpoolctl import threadpool_limits
+
+from pythae_geometric.commands.arguments import at_least, parser
+from pythae_geometric.commands.files import read_json, row_path, write_json
+from pythae_geometric.commands.tables import publish, table
 
 FLOORS = (s.TRAINING, s.REBUILT_TEST, s.REBUILT_TRAINING)
 ALL = (*FLOORS, s.NORMAL, s.MIXTURE, s.CHOSEN, s.MAF, s.PUBLISHED, s.PAPER, s.OURS)

@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 import torch
 from lib.costs import DEVICE, SECONDS, measured
-from lib.data import load_data
-from lib.files import kept_tensors
-from lib.models import find
 from lib.networks import decoder, encoder
 from lib.published_hmc import PublishedMetricByProducts, published_samples
-from lib.training import train
 from pythae.models import AutoModel
 from pythae.samplers import MAFSampler, NormalSampler, VAMPSampler
 from pythae.trainers import BaseTrainerConfig
 from sklearn.mixture import GaussianMixture
 
 from pythae_geometric import MetricUniformHMCSampler, MetricUniformHMCSamplerConfig
+from pythae_geometric.commands.data import load_data
+from pythae_geometric.commands.files import kept_tensors
+from pythae_geometric.commands.models import find
+from pythae_geometric.commands.training import train
 from pythae_geometric.evaluation import FeatureNetwork, train_feature_network
 
 LATENT_DIM = 16

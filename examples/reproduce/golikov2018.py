@@ -24,14 +24,15 @@ import lib.quiet
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from lib.arguments import at_least, parser
-from lib.data import digits
 from lib.figures import save
-from lib.tables import deviation, page, publish, spread, spreads, table
+from lib.tables import deviation, page, spread, spreads
 from lib.training import fit
 from torch.nn import functional as F
 
 from pythae_geometric import ERManifoldVAE, ERManifoldVAEConfig, plotting
+from pythae_geometric.commands.arguments import at_least, parser
+from pythae_geometric.commands.data import digits
+from pythae_geometric.commands.tables import publish, table
 from pythae_geometric.data.symmetric import random_network, rotate, symmetric_data
 from pythae_geometric.models.er_manifold_vae import PoorEmbeddingWarning
 from pythae_geometric.models.er_manifold_vae.er_manifold_vae_config import manifold_from_name

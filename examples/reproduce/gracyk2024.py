@@ -22,16 +22,23 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import lib.quiet
 import matplotlib.pyplot as plt
 import torch
-from lib.arguments import at_least, parser
 from lib.costs import measured
 from lib.figures import save
-from lib.files import kept_tensors, read_json, replaced, write_json, write_text
-from lib.tables import page, spread, table
+from lib.tables import page, spread
 from lib.training import fit
 from pythae.models import AutoModel
 from pythae.trainers.training_callbacks import TrainingCallback
 
 from pythae_geometric import VAE_DLM, VAE_DLM_Config, plotting
+from pythae_geometric.commands.arguments import at_least, parser
+from pythae_geometric.commands.files import (
+    kept_tensors,
+    read_json,
+    replaced,
+    write_json,
+    write_text,
+)
+from pythae_geometric.commands.tables import table
 from pythae_geometric.data.burgers import burgers
 from pythae_geometric.data.trajectories import TrajectoryDataset
 

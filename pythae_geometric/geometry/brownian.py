@@ -32,6 +32,7 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -161,8 +162,18 @@ def brownian_motion(
         True
     """
     metric = as_metric(immersion_or_metric)
-    options = {"drift": drift, "halvings": halvings, "generator": generator, "score": score}
-    return walk(metric, start, time, steps, stop=False, trajectory=trajectory, **options).path
+    return walk(
+        metric,
+        start,
+        time,
+        steps,
+        stop=False,
+        drift=drift,
+        halvings=halvings,
+        generator=generator,
+        trajectory=trajectory,
+        score=score,
+    ).path
 
 
 @dataclass(frozen=True)
@@ -287,11 +298,11 @@ class _Paths:
             self.h[rows] = torch.maximum(2 * h, self.shortest[rows])
             remaining[rows] = torch.where(is_part, left - h, self.dt[rows])
             at[rows] += (~is_part).long()
-            if trajectory:
+            if points is not None:
                 points[step, rows] = self.z[rows]
             bad = rows[~defined]
             self.stopped[bad], at[bad] = True, S
-            if trajectory and len(bad):
+            if points is not None and len(bad):
                 after = torch.arange(S, device=step.device)[:, None] >= step[~defined]
                 points[:, bad] = torch.where(after[..., None], self.z[bad], points[:, bad])
             least = int(at.min())
@@ -361,12 +372,15 @@ class _Paths:
 
     def _factor_and_drift(self, z):
         """``(L, b)`` side by side, ``[B, d, d + 1]``."""
-        L = self.metric.cholesky(z)
-        b = self.metric.brownian_drift(z) if self.drift else torch.zeros_like(z)
+        if self.drift:
+            L, b = self.metric.cholesky_and_drift(z)
+        else:
+            L, b = self.metric.cholesky(z), torch.zeros_like(z)
         b = b.unsqueeze(-1)
         if self.score is not None:
             score = check_vectors(z, self.score(z), "The score")
-            log_volume, pull = torch.func.vjp(self.metric.log_volume, z)
+            vjp: Any = torch.func.vjp  # by torch's own annotation it may return three values
+            log_volume, pull = vjp(self.metric.log_volume, z)
             (of_volume,) = pull(torch.ones_like(log_volume))
             b = b + 0.5 * torch.cholesky_solve((score - of_volume).unsqueeze(-1), L)
         return torch.cat([L, b], dim=-1)
@@ -400,7 +414,7 @@ def _stream_beside(noise: torch.Tensor, generator: Source) -> Source:
     paths keep their noise whether or not others need more."""
     if isinstance(generator, RowStreams):
         return generator.beside(1)
-    seed = noise.cpu().double().sum().view(torch.int64).item()
+    seed = int(noise.cpu().double().sum().view(torch.int64))
     return torch.Generator(noise.device).manual_seed(seed)
 
 

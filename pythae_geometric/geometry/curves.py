@@ -202,7 +202,9 @@ def is_resolved(length: torch.Tensor, of_refined: torch.Tensor) -> torch.Tensor:
     return (length - of_refined).abs() <= LENGTH_TOLERANCE * of_refined
 
 
-def finished_curve(line, c, length, energy, stationary, resolved, iterations) -> Curve:
+def finished_curve(
+    line, c, length, energy, stationary, resolved, iterations, remedy="raise iterations or steps"
+) -> Curve:
     point = is_point(line)
     null = (length == 0) & ~point
     converged = stationary & (resolved | point) & ~null
@@ -211,7 +213,8 @@ def finished_curve(line, c, length, energy, stationary, resolved, iterations) ->
             f"{int((~converged).sum())} of {len(converged)} curves did not converge: "
             f"{int((~stationary).sum())} were still moving after {iterations} iterations, "
             f"{int((~(resolved | point)).sum())} are too coarse with {c.shape[1] - 1} steps, and "
-            f"{int(null.sum())} have length 0 because the metric is degenerate.",
+            f"{int(null.sum())} have length 0 because the metric is degenerate: "
+            f"{remedy}.",
             ConvergenceWarning,
         )
     return Curve(c, length, energy, converged)

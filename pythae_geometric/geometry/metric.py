@@ -174,6 +174,7 @@ class Metric(nn.Module):
         inverse = torch.cholesky_inverse(self.cholesky(z))
         return -0.5 * torch.einsum("bjk,bijk->bi", inverse, self.christoffel(z))
 
+    @at_points
     def cholesky_and_drift(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What a step of Brownian motion needs: :meth:`cholesky` and :meth:`brownian_drift`."""
         return self.cholesky(z), self.brownian_drift(z)

@@ -20,7 +20,7 @@ from .curves import (
 )
 from .derivatives import Immersion
 from .metric import Metric
-from .pullback import as_metric
+from .pullback import PullbackMetric, as_metric
 
 # Weight of the term that keeps the speed even. With less, steps stretch until they jump over the
 # barriers between high-density regions; with more, the search is stiff.
@@ -107,4 +107,11 @@ def potential_path(
         length = length_on(refined(c, 4))
         resolved &= is_resolved(seen, length)
         length = torch.where(is_point(line), 0.0, length)
-    return finished_curve(line, c, length, 0.5 * length.square(), stationary, resolved, iterations)
+    remedy = "raise iterations or steps"
+    if isinstance(metric, PullbackMetric):
+        remedy += (
+            ", or, since the volume of a decoder's pullback varies by orders of magnitude, pass a "
+            "smoother metric, such as that of a fitted MetricUniformHMCSampler"
+        )
+    energy = 0.5 * length.square()
+    return finished_curve(line, c, length, energy, stationary, resolved, iterations, remedy)

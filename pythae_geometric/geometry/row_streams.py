@@ -64,7 +64,7 @@ class RowStreams:
         Returns:
             ``[B, *shape]`` or ``[n, *shape]``, float64 (float32 on a device without it).
         """
-        count = math.prod(shape)
+        count = math.prod(check_count("shape", size, 0) for size in shape)
         rows = torch.arange(len(self), device=self._start.device) if rows is None else rows
         places = self._drawn[rows, None] + torch.arange(1, count + 1, device=rows.device)
         self._drawn[rows] += count
@@ -75,7 +75,7 @@ class RowStreams:
 
     def normal(self, *shape: int, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Standard normal numbers by the method of Box and Muller; as :meth:`uniform`."""
-        count = math.prod(shape)
+        count = math.prod(check_count("shape", size, 0) for size in shape)
         u, v = self.uniform(2, (count + 1) // 2, rows=rows).unbind(1)
         radius, angle = (-2 * (1 - u).log()).sqrt(), 2 * math.pi * v
         pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
@@ -93,8 +93,18 @@ class RowStreams:
         return other
 
     def of(self, rows: torch.Tensor) -> "RowStreams":
-        """The streams of some rows, by their places in the batch ``[n]``; what they draw leaves
-        these where they are."""
+        """The streams of some rows; what they draw leaves these where they are.
+
+        Args:
+            rows: their places in the batch, whole numbers ``[n]``.
+
+        Raises:
+            TypeError, ValueError: if they are none.
+        """
+        if not isinstance(rows, torch.Tensor) or rows.dtype != torch.long:
+            raise TypeError(f"rows must be a tensor of whole numbers (int64), got {rows!r}.")
+        if rows.ndim != 1 or not bool(((rows >= 0) & (rows < len(self))).all()):
+            raise ValueError(f"rows must be places [n] in a batch of {len(self)} rows.")
         part = RowStreams(0, 0, device=self._start.device)
         part._start, part._drawn = self._start[rows], self._drawn[rows]
         return part

@@ -68,9 +68,14 @@ class LatentSampler(hub.Shareable, BaseSampler):
         if seed is not None:
             self._generator = torch.Generator(self.device).manual_seed(seed)
 
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several processes share the work; a custom config need not have the field."""
+        return getattr(self.sampler_config, "several_processes", False)
+
     def _shared(self, make: Callable[[], Any]) -> Any:
         """What ``make`` gives, of several processes in the first."""
-        return from_first(make) if self.sampler_config.several_processes else make()
+        return from_first(make) if self._is_shared else make()
 
     def _random_seed(self) -> int:
         """The seed of the config, or one by torch's global generator."""
@@ -80,7 +85,7 @@ class LatentSampler(hub.Shareable, BaseSampler):
 
     def _share(self, num_samples: int) -> range:
         """Which samples of a call this process draws."""
-        rank, processes = place() if self.sampler_config.several_processes else (0, 1)
+        rank, processes = place() if self._is_shared else (0, 1)
         return range(num_samples * rank // processes, num_samples * (rank + 1) // processes)
 
     @contextlib.contextmanager
@@ -202,7 +207,8 @@ class LatentSampler(hub.Shareable, BaseSampler):
                 if return_gen:
                     generated.append(x)
             x = torch.cat(generated) if return_gen else None
-        if save_sampler_config and (place()[0] == 0 or not self.sampler_config.several_processes):
+        first = place()[0] == 0 or not self._is_shared
+        if save_sampler_config and output_dir is not None and first:
             self.save(output_dir)
         self._warn()
         return x

@@ -9,7 +9,7 @@ from .._extras import require
 MAX_MEDOID_POINTS = 5000
 
 # The faster way, by a matrix product, does not see that two points are the same.
-EXACT = {"compute_mode": "donot_use_mm_for_euclid_dist"}
+EXACT = "donot_use_mm_for_euclid_dist"
 
 
 def select_centroids(
@@ -45,7 +45,7 @@ def select_centroids(
     else:
         import kmedoids
 
-        distances = torch.cdist(means, means, **EXACT).numpy()
+        distances = torch.cdist(means, means, compute_mode=EXACT).numpy()
         # One thread, so that two runs agree.
         indices = kmedoids.fasterpam(distances, num_centroids, random_state=seed, n_cpu=1).medoids
     return torch.from_numpy(np.asarray(indices, dtype=np.int64))
@@ -54,7 +54,7 @@ def select_centroids(
 def largest_nearest_distance(centroids: torch.Tensor) -> float:
     r"""The paper's temperature, :math:`\rho = \max_i \min_{j \ne i} |c_i - c_j|` (Algorithm 1)."""
     nearest = [
-        torch.cdist(c, centroids, **EXACT).topk(2, largest=False).values[:, 1]
+        torch.cdist(c, centroids, compute_mode=EXACT).topk(2, largest=False).values[:, 1]
         for c in centroids.split(1000)
     ]
     return float(torch.cat(nearest).max())

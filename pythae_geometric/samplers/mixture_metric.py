@@ -167,7 +167,7 @@ def _fit(y: torch.Tensor, codes: torch.Tensor, K: int, seed: int) -> Mixture:
         moments.index_add_(0, labels, features(part))
     mixture = _maximise(moments, len(y))
     for _ in range(PASSES):
-        coefficients, moments = mixture.coefficients(), 0
+        coefficients, moments = mixture.coefficients(), y.new_zeros(())
         for part in y.split(BATCH):
             f = features(part)
             moments = moments + (f @ coefficients).softmax(-1).T @ f

@@ -122,7 +122,7 @@ def _encode(
         )
     number, to_decoder, results, done = like(model), decoder_space(model), [], 0
     rank, processes = place() if shared else (0, 1)
-    total = len(data) if hasattr(data, "__len__") and getattr(data, "ndim", 1) else None
+    total = len(data) if hasattr(data, "__len__") and getattr(data, "ndim", 1) != 0 else None
     with progress_bar("Encoding", total) as bar, evaluation_mode(model):
         for i, (x, of_x) in enumerate(_with_labels(model, data, labels, name, batch_size)):
             done += len(x)
@@ -146,7 +146,8 @@ def _with_labels(
     """Batches of data, each with a list of its labels, empty for a model that takes none."""
     if labels is None and takes_labels(model):
         for x, of_x in labelled_batches(data, name, batch_size):
-            yield x, [labels_for(model, of_x, len(x))]
+            of_x = labels_for(model, of_x, len(x))
+            yield x, [] if of_x is None else [of_x]
         return
     labels, done = labels_for(model, labels), 0
     for x in batches(data, name, batch_size):
@@ -165,7 +166,7 @@ def _not_as_many(labels: torch.Tensor, name: str, rows: str) -> str:
     )
 
 
-def _code(model: BaseAE, x: torch.Tensor, *labels: torch.Tensor) -> tuple[torch.Tensor, dict]:
+def _code(model: BaseAE, x: torch.Tensor, *labels: torch.Tensor) -> tuple[torch.Tensor, Mapping]:
     """The code of each point, and everything else that the encoder gives."""
     encoded = call(model.encoder, x, *labels)
     if not isinstance(encoded, Mapping) or "embedding" not in encoded:

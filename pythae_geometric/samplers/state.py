@@ -4,10 +4,13 @@ Errors go on from "... does not fit a MetricUniformHMCSampler:".
 """
 
 import inspect
+from typing import TypeVar
 
 import torch
 
 from ..geometry import Metric
+
+M = TypeVar("M", bound=Metric)
 
 
 def taken(state: dict[str, torch.Tensor], name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
@@ -46,7 +49,7 @@ def positive(state: dict[str, torch.Tensor], name: str) -> float:
     return value
 
 
-def metric_of(cls: type[Metric], state: dict[str, torch.Tensor], dim: int) -> Metric:
+def metric_of(cls: type[M], state: dict[str, torch.Tensor], dim: int) -> M:
     """Build a metric of the tensors that are left in the state, named as its arguments.
 
     Raises:

@@ -1,9 +1,10 @@
 """What the scripts share."""
 
-import json
 import math
 import multiprocessing
 import pathlib
+import runpy
+import sys
 import time
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 import torch
 from scipy.interpolate import CubicSpline
 
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
-def test_tables(lib):
+
+def test_spreads(lib):
     tables = lib("tables")
-    assert tables.table(["a", "b"], [["1", "2"]]) == ["| a | b |", "|---|---|", "| 1 | 2 |"]
     assert tables.spread([1.0, 3.0, None]) == f"2.00 ± {math.sqrt(2):.2f}"
     assert tables.spread([1.0, 3.0], of_mean=True) == "2.00 ± 1.00"
     assert tables.spread([1.0], 1) == "1.0 ± —" and tables.spread([None]) == "—"
@@ -29,42 +31,6 @@ def test_pages(lib, tmp_path, monkeypatch):
     (tmp_path / "one.md").write_text("# Of\n\nTwo\nlines, {x:.1f}.\n\n{rows}\n", encoding="utf-8")
     text = tables.page("one", x=0.25, rows=["| a |", "|---|"])
     assert text == "# Of\n\nTwo lines, 0.2.\n\n| a |\n|---|\n"
-    assert tables.publish(str(tmp_path / "out"), "one", text, [1]) == text
-    assert (tmp_path / "out" / "one.md").read_text(encoding="utf-8") == text
-    assert json.loads((tmp_path / "out" / "one.json").read_text()) == [1]
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(lib, tmp_path):
-    files, path = lib("files"), tmp_path / "folder" / "row.json"
-    files.write_json(str(path), [1])
-    with pytest.raises(KeyError), files.replaced(str(path)) as beside:
-        pathlib.Path(beside).write_text("half of a")
-        raise KeyError
-    assert json.loads(path.read_text()) == [1]
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_rows_are_computed_once(lib, tmp_path):
-    files = lib("files")
-    path = files.row_path(str(tmp_path), "VAE", "N(0, I)", 0)
-    assert path == str(tmp_path / "rows" / "VAE-N(0,_I)-0.json")
-    calls = []
-    for _ in range(2):
-        assert files.kept(path, lambda x: calls.append(x) or {"x": x}, 3) == {"x": 3}
-    assert calls == [3]
-
-
-def test_tensors_are_computed_once(lib, tmp_path):
-    calls, path = [], str(tmp_path / "folder" / "tensor.pt")
-    for _ in range(2):
-        found = lib("files").kept_tensors(path, lambda: calls.append(1) or torch.arange(3))
-        assert torch.equal(found, torch.arange(3))
-    assert calls == [1]
-
-
-def test_first_images_of_each_part(lib):
-    data = lib("data").load_data("digits").first(30, 20)
-    assert [len(part) for part in data] == [30, 30, 20, 20, 400, 400]
 
 
 def test_costs(lib):
@@ -77,6 +43,16 @@ def test_costs(lib):
     assert 60 < figures["megabytes"] < 200 and figures["processor_seconds"] > 0
     seconds = costs.in_turn({"short": lambda: None, "long": lambda: time.sleep(0.02)}, 3)
     assert seconds["short"] < 0.02 <= seconds["long"]
+
+
+def test_costs_need_no_resource_module(monkeypatch):
+    """Windows has none."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    costs = runpy.run_path(str(EXAMPLES / "lib" / "costs.py"))
+    assert costs["resource"] is None
+    with costs["measured"]() as figures:
+        pass
+    assert figures["wall_seconds"] >= 0
 
 
 def test_many_calls_of_a_fast_function_are_timed_together(lib):

@@ -99,3 +99,9 @@ def test_degenerate_metric():
         potential_path(lambda z: z[:, :1].repeat(1, 2), torch.zeros(2, 2), torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"must have shape \[B, d\]"):
         potential_path(lambda z: z, torch.zeros(2), torch.ones(2))
+
+
+def test_a_search_that_was_too_short_names_the_remedy():
+    x, y = torch.tensor([[-1.0, 0.3]]), torch.tensor([[1.0, -0.2]])
+    with pytest.warns(ConvergenceWarning, match="raise iterations or steps, or, since the volume"):
+        potential_path(lambda z: torch.cat([z, (3 * z).sin()], 1), x, y, iterations=1)

@@ -81,6 +81,10 @@ class BrownianMotionSampler(LatentSampler):
     """
 
     config_class = BrownianMotionSamplerConfig
+    # What fit chooses.
+    metric: Metric
+    time: float
+    mixture: MixtureMetric | None  # of the codes, for stationary="codes"
 
     def __init__(self, model: BaseAE, sampler_config: BrownianMotionSamplerConfig | None = None):
         super().__init__(model, sampler_config)
@@ -96,9 +100,6 @@ class BrownianMotionSampler(LatentSampler):
                 "BrownianMotionSampler(foreign.given(model, label)), or metric='posterior'."
             )
         self._to_decoder = decoder_space(self.model)
-        self.metric: Metric | None = None
-        self.time: float | None = None
-        self.mixture: MixtureMetric | None = None  # of the codes, for stationary="codes"
         # Of each batch, which paths stopped, which were shortened, and the ends' log densities.
         self._walks: list = []
         self._moved = False  # whether any path got away from its start
@@ -305,7 +306,7 @@ class BrownianMotionSampler(LatentSampler):
         )
 
     def _walk(self, num_samples: int, source: Source, trajectory: bool) -> torch.Tensor:
-        config = self.sampler_config
+        config, mixture = self.sampler_config, self.mixture
         start = self._start[choices(len(self._start), num_samples, source, self.device)]
         with progress_bar("Brownian motion", config.steps) as bar:
             walked = walk(
@@ -317,18 +318,14 @@ class BrownianMotionSampler(LatentSampler):
                 generator=source,
                 trajectory=trajectory,
                 progress=bar.update,
-                score=None if self.mixture is None else self._score,
+                score=None if mixture is None else lambda z: mixture.log_volume_and_grad(z)[1],
             )
         end = walked.path[-1] if trajectory else walked.path
         # The density of the mixture is the volume of its metric.
-        log_density = end[:0, 0] if self.mixture is None else self.mixture.log_volume(end)
+        log_density = end[:0, 0] if mixture is None else mixture.log_volume(end)
         self._walks.append((walked.stopped, walked.shortened, log_density))
         self._moved = self._moved or not torch.equal(end, start)
         return walked.path
-
-    def _score(self, z: torch.Tensor) -> torch.Tensor:
-        """The gradient of the log density of the mixture, ``[B, d]``."""
-        return self.mixture.log_volume_and_grad(z)[1]
 
     def _draw(self, num_samples: int, source: Source) -> torch.Tensor:
         z = self._walk(num_samples, source, trajectory=False)
@@ -358,10 +355,9 @@ class BrownianMotionSampler(LatentSampler):
             names = [name for name in state if name.startswith(MIXTURE)]
             parts = {name.removeprefix(MIXTURE): state.pop(name) for name in names}
             mixture = metric_of(MixtureMetric, parts, self.model.latent_dim)
-        if self.sampler_config.metric == "posterior":
+        metric = self._decoder_metric()  # None: that of the posteriors
+        if metric is None:
             metric = metric_of(PosteriorMetric, state, self.model.latent_dim)
-        else:
-            metric = self._decoder_metric()
         self._set(metric, start, time, mixture)
 
 

@@ -89,7 +89,7 @@ def default_time(
 def _squared_length(metric: Metric, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Squared lengths ``[B]`` of the straight lines between points ``[B, d]``, or a bit more where
     their speed changes."""
-    delta, total = y - x, 0.0
+    delta, total = y - x, x.new_zeros(len(x))
     for k in range(PIECES):
         total = total + metric.norm(x + (k + 0.5) / PIECES * delta, delta).square()
     return total / PIECES

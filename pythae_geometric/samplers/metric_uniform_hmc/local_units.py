@@ -3,6 +3,7 @@
 import torch
 
 from ...geometry import MixtureMetric
+from ...geometry.row_streams import Source
 
 
 class LocalUnits:
@@ -29,7 +30,7 @@ class LocalUnits:
         """Log density ``[B]``, up to a constant, and its gradient in y, ``[B, d]``."""
         return self._metric.log_volume_and_grad(y)
 
-    def draw(self, num_samples: int, generator: torch.Generator | None) -> torch.Tensor:
+    def draw(self, num_samples: int, generator: Source) -> torch.Tensor:
         """Independent draws ``[num_samples, d]`` from the mixture."""
         return self._metric.sample(num_samples, generator)
 

@@ -85,10 +85,13 @@ class MetricUniformHMCSampler(LatentSampler):
     """
 
     config_class = MetricUniformHMCSamplerConfig
+    # What fit makes: the metric, and for "codes" or for "posteriors" where chains start.
+    metric: PosteriorMetric | MixtureMetric
+    _local: LocalUnits
+    _starts: torch.Tensor
 
     def __init__(self, model: BaseAE, sampler_config: MetricUniformHMCSamplerConfig | None = None):
         super().__init__(model, sampler_config)
-        self.metric: PosteriorMetric | MixtureMetric | None = None
         self._to_decoder = decoder_space(self.model)
         self._results: list = []
 
@@ -222,8 +225,10 @@ class MetricUniformHMCSampler(LatentSampler):
         starts: torch.Tensor | None = None,
     ) -> None:
         self.metric = metric.to(self.device, self.dtype)
-        self._starts = None if starts is None else starts.to(self.device, self.dtype)
-        self._local = LocalUnits(self.metric) if starts is None else None
+        if isinstance(self.metric, MixtureMetric):
+            self._local = LocalUnits(self.metric)
+        if starts is not None:
+            self._starts = starts.to(self.device, self.dtype)
         self._step_size = step_size
         self._results = []
         self._finish_fit()
@@ -249,7 +254,8 @@ class MetricUniformHMCSampler(LatentSampler):
 
     def _draw(self, num_samples: int, source: Source) -> torch.Tensor:
         keep = 0 if self._results else DIAGNOSTIC_CHAINS
-        draw = self._draw_posteriors if self._local is None else self._draw_codes
+        codes = self.sampler_config.metric == "codes"
+        draw = self._draw_codes if codes else self._draw_posteriors
         z, outcome = draw(num_samples, keep, source)
         self._results.append(outcome)
         return self._to_decoder(z)
@@ -329,26 +335,29 @@ class MetricUniformHMCSampler(LatentSampler):
     def _state(self) -> dict[str, torch.Tensor]:
         step_size = torch.tensor(self._step_size, dtype=torch.float64)
         state = {**self.metric.state_dict(), "step_size": step_size}
-        return state if self._starts is None else {**state, "starts": self._starts}
+        if self.sampler_config.metric == "posteriors":
+            state["starts"] = self._starts
+        return state
 
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
         config, d = self.sampler_config, self.model.latent_dim
+        metric: PosteriorMetric | MixtureMetric
         if config.metric == "codes":
-            more = {"step_size": positive(state, "step_size")}
+            starts, step_size = None, positive(state, "step_size")
             metric = metric_of(MixtureMetric, state, d)
         else:
-            more = {"starts": taken(state, "starts", (None, d))}
+            starts = taken(state, "starts", (None, d))
             # Version 0.1.0 saved no step size: it was that of the config.
-            more["step_size"] = config.eps_lf or PAPER_STEP_SIZE
+            step_size = config.eps_lf or PAPER_STEP_SIZE
             if "step_size" in state:
-                more["step_size"] = positive(state, "step_size")
+                step_size = positive(state, "step_size")
             metric = metric_of(PosteriorMetric, state, d)
         K, wanted = len(metric.centroids), config.num_centroids
         # A mixture drops components of fewer than two codes.
         fits = wanted is None or (K <= wanted if config.metric == "codes" else K == wanted)
         if not fits:
             raise ValueError(f"it has {K} centroids, but num_centroids of its config is {wanted}.")
-        self._set(metric, **more)
+        self._set(metric, step_size, starts)
 
 
 def _warn_of_collapse(codes: torch.Tensor, log_vars: torch.Tensor | None) -> None:

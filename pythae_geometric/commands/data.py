@@ -1,7 +1,7 @@
 """Images by the name of their data set."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,21 +25,22 @@ class Data(NamedTuple):
     test: torch.Tensor
     test_labels: torch.Tensor | None
 
-    def first(self, train, validation, test=None):
+    def first(self, train: int, validation: int, test: int | None = None) -> "Data":
         """The first images of each part; of the test images all by default."""
         counts = (train, train, validation, validation, test, test)
         pairs = zip(self, counts, strict=True)
-        return Data(*(None if part is None else part[:count] for part, count in pairs))
+        parts: Any = (None if part is None else part[:count] for part, count in pairs)
+        return Data(*parts)
 
 
-def digits():
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
     """The 1,797 images of 8 x 8 pixels of scikit-learn ``[N, 1, 8, 8]`` in [0, 1], and labels."""
     found = load_digits()
     images = torch.as_tensor(found.images[:, None] / 16, dtype=torch.float32)
     return images, torch.as_tensor(found.target)
 
 
-def load_data(name, folder="data"):
+def load_data(name: str, folder: str = "data") -> Data:
     """The digits of scikit-learn, or the user's files in pythae's convention.
 
     The digits are split into 1,000, 397 and 400, with equal shares of each class. Of files, the
@@ -54,7 +55,7 @@ def load_data(name, folder="data"):
             rest, train_size=1000, stratify=labels[rest], random_state=0
         )
         return Data(*(part[i] for i in (train, validation, test) for part in (images, labels)))
-    images, labels = read_images(os.path.join(folder, name), "train")
+    images, found = read_images(os.path.join(folder, name), "train")
     test, test_labels = read_images(os.path.join(folder, name), "eval")
     if test.shape[1:] != images.shape[1:]:
         raise SystemExit(
@@ -62,11 +63,11 @@ def load_data(name, folder="data"):
             f"{list(test.shape[1:])}: make both of one shape."
         )
     cut = len(images) - max(1, len(images) // 10)
-    kept, held = (None, None) if labels is None else (labels[:cut], labels[cut:])
+    kept, held = (None, None) if found is None else (found[:cut], found[cut:])
     return Data(images[:cut], kept, images[cut:], held, test, test_labels)
 
 
-def read_images(folder, part):
+def read_images(folder: str, part: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The images ``[N, channels, height, width]`` in [0, 1] of ``part``, "train" or "eval", and
     their labels (None: the file has none)."""
     path = os.path.join(folder, f"{part}_data.npz")

@@ -3,17 +3,22 @@
 import dataclasses
 import difflib
 import json
+import os
+from typing import Any
 
 import pythae.models
 import pythae.samplers
 import torch
-from pythae.models import BaseAE
+from pythae.models import AutoModel, BaseAE
 from pythae.models.nn.benchmarks import celeba, cifar, mnist
 from pythae.samplers import BaseSampler
 
 import pythae_geometric.models
 import pythae_geometric.samplers
 
+from .data import Data
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MODULES = {
     BaseAE: (pythae.models, pythae_geometric.models),
     BaseSampler: (pythae.samplers, pythae_geometric.samplers),
@@ -22,7 +27,7 @@ MODULES = {
 BENCHMARKS = {(1, 28, 28): mnist, (3, 32, 32): cifar, (3, 64, 64): celeba}
 
 
-def classes(kind=BaseAE):
+def classes(kind: type = BaseAE) -> dict[str, tuple[type[Any], type[Any]]]:
     """All models, or samplers: ``{name: (class, config class)}``."""
     found = {}
     for module in MODULES[kind]:
@@ -33,7 +38,12 @@ def classes(kind=BaseAE):
     return found
 
 
-def find(name, kind=BaseAE):
+def sampler_names() -> str:
+    """The names of all samplers, as ``--sampler`` takes them."""
+    return ", ".join(sorted(name.removesuffix("Sampler") for name in classes(BaseSampler)))
+
+
+def find(name: str, kind: type = BaseAE) -> tuple[type[Any], type[Any]]:
     """A class of pythae's or ours, and its config class, by its name."""
     known = classes(kind)
     if name in known:
@@ -43,7 +53,7 @@ def find(name, kind=BaseAE):
     raise SystemExit(f"There is no {name!r}.{hint} There are {', '.join(sorted(known))}.")
 
 
-def read_config(cls, path):
+def read_config(cls: type[Any], path: str) -> Any:
     """A config of the class ``cls``, from a JSON file as pythae writes them."""
     given = read_object(path)
     known = [field.name for field in dataclasses.fields(cls) if field.init]
@@ -55,7 +65,7 @@ def read_config(cls, path):
     return made(cls, path, **{key: value for key, value in given.items() if key != "name"})
 
 
-def read_object(path):
+def read_object(path: str) -> dict[str, Any]:
     """The object in a JSON file of a config."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -70,18 +80,20 @@ def read_object(path):
     return given
 
 
-def made(cls, origin, **fields):
+def made(cls: type[Any], origin: str, **fields: Any) -> Any:
     """A config, or one sentence about what is wrong with its fields."""
     try:
         return cls(**fields)
     except (ValueError, TypeError, AttributeError, AssertionError) as error:
-        found = error.errors() if hasattr(error, "errors") else [{"loc": (), "msg": str(error)}]
+        found: Any = [{"loc": (), "msg": str(error)}]
+        if hasattr(error, "errors"):  # pydantic's
+            found = error.errors()
         reasons = [": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")])
                    for e in found]  # fmt: skip
         raise SystemExit(f"{origin}: {' '.join('; '.join(reasons).split())}") from None
 
 
-def make_config(name_or_file, kind=BaseAE, **fields):
+def make_config(name_or_file: str, kind: type = BaseAE, **fields: Any) -> tuple[type[Any], Any]:
     """A class, and its config: defaults with those ``fields`` that it has, or read from a JSON
     file."""
     if name_or_file.endswith(".json"):
@@ -98,7 +110,9 @@ def make_config(name_or_file, kind=BaseAE, **fields):
     return cls, made(config_class, name_or_file, **{k: v for k, v in fields.items() if k in known})
 
 
-def image_fields(images, latent_dim, epochs, manifold=None):
+def image_fields(
+    images: torch.Tensor, latent_dim: int, epochs: int, manifold: str | None = None
+) -> dict[str, Any]:
     """What the config of any model should know of its training on ``images`` in [0, 1].
 
     A model whose latent codes lie on a ``manifold`` gets a torus of ``latent_dim`` dimensions.
@@ -112,7 +126,7 @@ def image_fields(images, latent_dim, epochs, manifold=None):
     }
 
 
-def make_model(cls, config, networks="default"):
+def make_model(cls: type[Any], config: Any, networks: str = "default") -> BaseAE:
     """A model with its default networks, or pythae's benchmark networks for images of its size."""
     if networks == "default":
         return cls(config)
@@ -133,7 +147,24 @@ def make_model(cls, config, networks="default"):
     return cls(config, encoder, getattr(module, f"Decoder_{layers}_AE_{data_set}")(config))
 
 
-def make_sampler_config(name_or_file, model, **fields):
+def load_model(folder: str, data: Data, name: str) -> BaseAE:
+    """The trained model in a folder, in evaluation mode, if it is one of the data of this name."""
+    if not os.path.exists(os.path.join(folder, "model_config.json")):
+        raise SystemExit(
+            f"{folder} holds no model: give the folder that the training printed, which ends in "
+            "final_model."
+        )
+    model = AutoModel.load_from_folder(folder).eval()
+    expected = tuple(model.model_config.input_dim)
+    if tuple(data.train.shape[1:]) != expected:
+        raise SystemExit(
+            f"The model in {folder} is of data {list(expected)}, but {name} is "
+            f"{list(data.train.shape[1:])}: name the data that it was trained on with --data."
+        )
+    return model
+
+
+def make_sampler_config(name_or_file: str, model: BaseAE, **fields: Any) -> Any:
     """The config of a sampler of ``model``, by the name of the sampler or in a JSON file."""
     if not name_or_file.endswith(".json") and not name_or_file.endswith("Sampler"):
         name_or_file += "Sampler"

@@ -3,35 +3,33 @@
 import contextlib
 import json
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
+from .._files import written_beside
+
 
 @contextlib.contextmanager
-def replaced(path):
-    """A path beside ``path`` to write to, which takes its name when the block ends well."""
-    folder, name = os.path.split(path)
-    os.makedirs(folder or os.curdir, exist_ok=True)
-    # The ending stays: writers of pictures choose the format by it.
-    beside = os.path.join(folder, f".{os.getpid()}-{name}")
-    try:
+def replaced(path: str) -> Iterator[str]:
+    """A path beside ``path`` to write to, which takes its name when the block ends well. The folder
+    is created if need be."""
+    os.makedirs(os.path.dirname(path) or os.curdir, exist_ok=True)
+    with written_beside(path) as beside:
         yield beside
-        os.replace(beside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(beside)
 
 
-def write_text(path, text):
+def write_text(path: str, text: str) -> None:
     with replaced(path) as beside, open(beside, "w", encoding="utf-8") as file:
         file.write(text)
 
 
-def write_json(path, value):
+def write_json(path: str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1))
 
 
-def read_json(path, default=None):
+def read_json(path: str, default: Any = None) -> Any:
     """The value in a file; ``default`` where there is no such file."""
     if not os.path.exists(path):
         return default
@@ -39,17 +37,17 @@ def read_json(path, default=None):
         return json.load(file)
 
 
-def slug(*key):
+def slug(*key: object) -> str:
     """A file name for the parts of a key."""
     return "-".join(str(part).replace(" ", "_").replace("/", "_") for part in key)
 
 
-def row_path(folder, *key):
+def row_path(folder: str, *key: object) -> str:
     """The file that keeps the row of results of a key."""
     return os.path.join(folder, "rows", f"{slug(*key)}.json")
 
 
-def kept(path, compute, *arguments):
+def kept(path: str, compute: Callable[..., Any], *arguments: Any) -> Any:
     """What an earlier run kept in a file, or what ``compute(*arguments)`` gives now."""
     found = read_json(path)
     if found is None:
@@ -58,7 +56,7 @@ def kept(path, compute, *arguments):
     return found
 
 
-def kept_tensors(path, compute):
+def kept_tensors(path: str, compute: Callable[[], Any]) -> Any:
     """The same of tensors."""
     if not os.path.exists(path):
         with replaced(path) as beside:

@@ -1,0 +1,1 @@
+"""The commands ``pythae-geometric train``, ``generate`` and ``compare``, and what they share."""
