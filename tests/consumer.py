@@ -89,13 +89,13 @@ def curvature(z: torch.Tensor) -> torch.Tensor:
     return scalar_curvature(square, z) + jacobian(square, z).sum() + points.sum()
 
 
-def models() -> tuple[int, float, torch.Tensor]:
+def models() -> tuple[int, float | None, torch.Tensor]:
     brownian = BrownianRVAE(BrownianRVAEConfig(input_dim=(1, 8, 8), latent_dim=2, num_centers=50))
     embedded = ERManifoldVAE(ERManifoldVAEConfig(input_dim=(1, 8, 8), manifold="sphere(2)"))
     moving = VAE_DLM(VAE_DLM_Config(input_dim=(201,), latent_dim=6))
     ricci: RicciAE = RicciAE.load_from_folder("my_model")
     centers: int = brownian.model_config.num_centers
-    weight: float = RicciAEConfig(input_dim=(3,), latent_dim=2).curvature_weight
+    weight: float | None = RicciAEConfig(input_dim=(3,), latent_dim=2).curvature_weight
     moving.evolve(np.zeros((1, 201)), [0.0, 1.0])
     return centers, weight, embedded.sample_manifold(5) + ricci.curvature(torch.zeros(5, 2))
 

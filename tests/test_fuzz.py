@@ -371,7 +371,7 @@ CONFIGS = {
         "functional": name("perelman_f"),
         "reconstruction_loss": name("bce", "l1"),
         "recon_weight": number(1.0, least=0),
-        "curvature_weight": number(1.0),
+        "curvature_weight": number(1.0, optional=True),
         "points": name("encoded"),
         "num_points": count(4),
         "curvature_every": count(2),

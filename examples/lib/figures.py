@@ -9,6 +9,7 @@ from pythae_geometric.commands.files import replaced
 
 plt.rcParams.update(plotting.STYLE)
 
+
 def save(figure, folder, name, **options):
     """Write a figure and close it."""
     with replaced(os.path.join(folder, name)) as beside:

@@ -32,6 +32,7 @@ NUMBERS = ("many", None, [1], nan)  # no numbers at all, for fields that must be
 POSITIVE = (*NUMBERS, 0, -1, inf)
 COUNT = (*NUMBERS, 0, -1, 1.5)
 # Of fields that may be None: it is chosen from the data.
+OPTIONAL_NUMBERS = tuple(value for value in NUMBERS if value is not None)
 OPTIONAL_POSITIVE = tuple(value for value in POSITIVE if value is not None)
 OPTIONAL_COUNT = tuple(value for value in COUNT if value is not None)
 CONFIGS = {
@@ -50,7 +51,7 @@ CONFIGS = {
         "latent_dim": (*COUNT, 1),
         "functional": ("R", None, 3),
         "recon_weight": (*NUMBERS, -1, inf),
-        "curvature_weight": (*NUMBERS, inf, -inf),
+        "curvature_weight": (*OPTIONAL_NUMBERS, inf, -inf),
         "tau": POSITIVE,
         "points": ("everywhere", None, 3),
         "num_points": COUNT,

@@ -28,6 +28,7 @@ from pythae_geometric.data.synthetic import swiss_roll
 from pythae_geometric.geometry import scalar_curvature
 from pythae_geometric.models.networks import PerceptronDecoder, PerceptronEncoder
 from pythae_geometric.models.ricci_ae import RicciAE, RicciAEConfig, RunawayFunctionalError
+from pythae_geometric.models.ricci_ae.default_weight import default_weight
 from pythae_geometric.models.ricci_ae.ricci_functional import RicciFunctional
 
 FUNCTIONALS = ["total_squared", "perelman_f", "perelman_w"]
@@ -300,6 +301,85 @@ def test_every_output_is_there_and_the_loss_is_their_sum():
     assert out.max_squared_curvature >= out.mean_squared_curvature >= out.mean_curvature**2
     expected = (out.recon_x - batch().data).square().sum(1).mean()
     torch.testing.assert_close(out.recon_loss, expected)
+
+
+# The default weight
+
+
+@pytest.mark.parametrize(
+    "error, functional, weight",
+    [
+        (2.0, 0.0, 0.001),
+        (2.0, 19.0, 0.001),
+        (2.0, 20.0, 0.001),  # where both are the same
+        (2.0, -20.0, 0.001),
+        (2.0, 80.0, 0.00025),
+        (2.0, -80.0, 0.00025),
+        (0.0, 5.0, 0.0),
+    ],
+)
+def test_default_weight(error, functional, weight):
+    assert default_weight(error, functional) == pytest.approx(weight, rel=1e-12)
+
+
+def gradients(model, value):
+    parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
+    return torch.autograd.grad(value, parameters)
+
+
+def test_a_low_curvature_has_the_full_weight():
+    model = small()
+    out = model(batch())
+    assert out.curvature_weight == 0.001 and 0 < out.curvature_loss < out.recon_loss
+    torch.testing.assert_close(out.loss, out.recon_loss + 0.001 * out.curvature_loss)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("recon_weight", [1.0, 3.0])
+def test_a_high_curvature_costs_one_percent_of_the_error(recon_weight, training):
+    """The loss is λ E + 0.01 E, and its gradient that of λ log E + 0.01 log C, times E."""
+    model = small(recon_weight=recon_weight).train(training)
+    with torch.no_grad():  # smaller and more bent
+        model.decoder.layers[-1].weight.mul_(0.1), model.decoder.layers[0].weight.mul_(10)
+    out = model(batch(), generator=seeded())
+    E, C = out.recon_loss, out.curvature_loss
+    assert C > 20 * E
+    torch.testing.assert_close(out.loss, (recon_weight + 0.01) * E)
+    assert out.curvature_weight == pytest.approx(0.01 * float(E.detach() / C.detach()))
+
+    again = model(batch(), generator=seeded())
+    logs = recon_weight * again.recon_loss.log() + 0.01 * again.curvature_loss.log()
+    expected = gradients(model, logs)
+    for mine, other in zip(gradients(model, out.loss), expected, strict=True):
+        torch.testing.assert_close(mine, E.detach() * other)
+
+
+def test_the_default_weight_counts_every_so_many_times():
+    model = small(curvature_every=3)
+    out = model(batch())
+    torch.testing.assert_close(
+        out.loss, out.recon_loss + 3 * out.curvature_weight * out.curvature_loss
+    )
+    assert "curvature_loss" not in model(batch())
+
+
+def test_the_default_weight_lets_a_rolled_sheet_be_learned():
+    """In 600 steps from scratch the error is 0.006 to 0.037 at four initialisations, and with a
+    fixed weight of 0.01, which holds the decoder flat, 0.06 to 0.07 at three."""
+    t, h = torch.rand(2, 256, generator=seeded(), dtype=torch.float64)
+    t = math.pi * (1.5 + 2 * t)
+    x = torch.stack([t * t.cos(), 8 * h, t * t.sin()], dim=1)
+    data = DatasetOutput(data=(x - x.mean(0)) / x.std())
+    model, generator = small(input_dim=(3,)), seeded()
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, total_iters=600)
+    for _ in range(600):
+        optimiser.zero_grad()
+        out = model(data, generator=generator)
+        out.loss.backward()
+        optimiser.step()
+        decay.step()
+    assert float(out.recon_loss.detach()) < 0.05
 
 
 def test_weight_zero_is_the_autoencoder_of_pythae():

@@ -22,14 +22,17 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
             decoder then ends with a sigmoid, and a custom one must give values in [0, 1], too.
             Default: "mse"
         recon_weight (float): The weight of the reconstruction error, at least 0. Default: 1.0
-        curvature_weight (float): The weight of the functional. Negative: it is increased, which for
-            :math:`\mathcal{F}` and :math:`\mathcal{W}` is the direction of the Ricci flow. 0: a
-            plain autoencoder. The default is for "total_squared" where lengths in data space
-            are about 1: in ``examples/reproduce/lazarev2023.md`` it costs at most 6 % error on both
-            data sets, and Perelman's functionals, which cost far more, need less. It is read in
-            every step, so that a training callback may raise it from small, as that script does;
-            it may then end larger for the same error. The loss rises with it, and pythae's best
-            model may be an early one. Default: 0.01
+        curvature_weight (float): The weight of the functional. None: 0.001, or as much less as
+            keeps the weighted functional within 1 % of the reconstruction error, so that a
+            decoder can bend as far as the data ask for; for lengths of about 1 in data space.
+            ``docs/guides/curvature.md`` shows what it costs. A number is taken as it is. In a
+            training from scratch 0.01 can hold the decoder flat where the data are rolled up, for
+            many times the error; after a first training without curvature it cost at most 6 %
+            (``examples/reproduce/lazarev2023.md``), but more with Perelman's functionals. Negative:
+            the functional is increased, which for :math:`\mathcal{F}` and :math:`\mathcal{W}` is
+            the direction of the Ricci flow. 0: a plain autoencoder. It is read in every step, so
+            that a training callback may raise it; the loss rises with it, and pythae's best model
+            may be an early one. Default: None
         tau (float): The scale :math:`\tau > 0` of :math:`\mathcal{W}`, a squared length in data
             space. Default: 1.0
         points (str): Where the integrals are evaluated. ``"uniform"``: at points drawn uniformly in
@@ -56,7 +59,7 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
     functional: Literal["total_squared", "perelman_f", "perelman_w"] = "total_squared"
     reconstruction_loss: Literal["mse", "bce"] = "mse"
     recon_weight: float = 1.0
-    curvature_weight: float = 0.01
+    curvature_weight: float | None = None
     tau: float = 1.0
     points: Literal["uniform", "encoded"] = "uniform"
     num_points: int = 48
@@ -73,8 +76,10 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
             )
         check_range(self, "latent_dim", least=2)
         check_range(self, "recon_weight", least=0)
-        if not math.isfinite(self.curvature_weight):
-            raise ValueError(f"curvature_weight must be finite, got {self.curvature_weight!r}.")
+        if self.curvature_weight is not None and not math.isfinite(self.curvature_weight):
+            raise ValueError(
+                f"curvature_weight must be finite or None, got {self.curvature_weight!r}."
+            )
         check_range(self, "tau", above=0)
         check_range(self, "num_points", least=1)
         check_range(self, "curvature_every", least=1)

@@ -14,6 +14,7 @@ from ..bernoulli import bernoulli_log_prob
 from ..checks import check_parts, data_of, decoded, embedded
 from ..decoder_map import DecoderMap
 from ..scale import diverged
+from .default_weight import default_weight
 from .networks import default_decoder, default_encoder
 from .region import points_of_region, summary
 from .ricci_ae_config import RicciAEConfig
@@ -28,7 +29,9 @@ class RicciAE(GeometricModel, AE):
     with the pullback metric :math:`g = J^\top J` of the decoder and one of the functionals
     :math:`\int R^2 d\mu`, :math:`\mathcal{F}` and :math:`\mathcal{W}` (see
     :class:`RicciAEConfig`); MSE is the squared error of a sample, as in pythae's ``AE``, or the
-    cross entropy in its place (``reconstruction_loss="bce"``).
+    cross entropy in its place (``reconstruction_loss="bce"``). By default the second term is at
+    most 1 % of the error: it lowers the curvature where that costs little, and the model of the
+    lowest loss, which pythae keeps, is one of the lowest error.
 
     The integrals are over the latent region, the box of coordinate volume ``V`` that holds the
     codes of the batch: sums over ``B`` points with weights ``V / B``. (For codes this takes their
@@ -49,9 +52,10 @@ class RicciAE(GeometricModel, AE):
     surfaces for d = 2 and smaller ones for d > 4.
 
     The output of ``forward`` has ``loss``, ``recon_loss``, ``recon_x``, ``z``; and where the
-    functional was evaluated ``curvature_loss`` (unweighted), ``mean_curvature`` and
-    ``mean_squared_curvature`` (of R and R² at the points), ``max_squared_curvature`` and
-    ``num_degenerate`` (points whose smallest singular value of J is below :math:`\varepsilon`).
+    functional was evaluated ``curvature_loss`` (unweighted), ``curvature_weight`` (before the
+    factor ``curvature_every``), ``mean_curvature`` and ``mean_squared_curvature`` (of R and R² at
+    the points), ``max_squared_curvature`` and ``num_degenerate`` (points whose smallest singular
+    value of J is below :math:`\varepsilon`).
 
     Args:
         model_config: the parameters.
@@ -125,30 +129,32 @@ class RicciAE(GeometricModel, AE):
             output = ModelOutput(
                 loss=config.recon_weight * recon_loss, recon_loss=recon_loss, recon_x=recon_x, z=z
             )
-            weight = self._curvature_weight()
+            factor = self._factor()
             # One code alone spans no region.
-            if weight and len(z) > 1:
+            if factor and config.curvature_weight != 0 and len(z) > 1:
                 curvature = self._curvature(z, generator)
-                term = weight * curvature.curvature_loss
+                weight = self._weight(recon_loss, curvature.curvature_loss)
+                term = factor * weight * curvature.curvature_loss
                 check_runaway(term, config.functional)
-                output.update(curvature, loss=output.loss + term)
+                output.update(curvature, curvature_weight=weight, loss=output.loss + term)
             else:
                 # Every parameter takes part in every loss, for training by several processes.
                 output.loss = output.loss + self.functional.zero()
         return output
 
-    def _curvature_weight(self) -> float:
-        """Weight of the functional in this step; on those left out 0."""
-        config = self.model_config
+    def _factor(self) -> int:
+        """How many times the functional counts in this step: ``curvature_every`` times or never."""
         if not self.training:
-            return config.curvature_weight
-        step = int(self.training_steps)
+            return 1
+        step, every = int(self.training_steps), self.model_config.curvature_every
         self.training_steps += 1
-        return (
-            0.0
-            if step % config.curvature_every
-            else (config.curvature_weight * config.curvature_every)
-        )
+        return 0 if step % every else every
+
+    def _weight(self, recon_loss: torch.Tensor, curvature_loss: torch.Tensor) -> float:
+        weight = self.model_config.curvature_weight
+        if weight is None:
+            return default_weight(float(recon_loss.detach()), float(curvature_loss.detach()))
+        return weight
 
     def _curvature(self, z: torch.Tensor, generator: torch.Generator | None) -> ModelOutput:
         config = self.model_config
@@ -156,7 +162,7 @@ class RicciAE(GeometricModel, AE):
         immersion = self.immersion
         if torch.is_grad_enabled():
             immersion = WithCheckedGradients(immersion)
-        ascent = config.curvature_weight < 0
+        ascent = config.curvature_weight is not None and config.curvature_weight < 0
         value, R, L = self.functional(immersion, points, log_weight, ascent, generator)
         return ModelOutput(curvature_loss=value, **summary(R, L, config.regularization))
 
