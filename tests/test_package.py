@@ -44,7 +44,7 @@ def test_a_type_checker_accepts_the_package_and_a_program_that_uses_it(tmp_path)
     wrong = {
         "metrics(z: torch.Tensor)": "metrics(z: str)",
         "num_centers=50": 'num_centers="many"',
-        "-> tuple[int, float, torch.Tensor]": "-> tuple[str, float, torch.Tensor]",
+        "-> tuple[int, float | None, torch.Tensor]": "-> tuple[str, float | None, torch.Tensor]",
     }
     for old, new in wrong.items():
         assert text.count(old) == 1

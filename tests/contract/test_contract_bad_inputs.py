@@ -157,6 +157,7 @@ def test_every_field_is_tried():
         "group_action",
         "manifold_map",
         "additive_volume",
+        "several_processes",
         "name",
         "input_dim",
     }
