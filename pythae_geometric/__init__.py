@@ -4,6 +4,8 @@ Importing this package teaches pythae's ``AutoModel``, ``AutoConfig`` and ``Gene
 models and samplers; nothing else in pythae changes.
 """
 
+from . import evaluation as evaluation
+from . import plotting as plotting
 from .interpolation import interpolate
 from .models import (
     VAE_DLM,

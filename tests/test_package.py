@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from processes import run_code
 from pythae.models import VAE, AutoModel, VAEConfig
 from pythae.pipelines import GenerationPipeline
 
@@ -220,3 +221,13 @@ def test_the_sampler_has_the_moments_of_the_codes_and_loads(examples, digits, tm
     loaded = module.OneGaussianSampler.load(tmp_path, model)
     sampler._restart()
     assert torch.equal(loaded.sample_latent(5), sampler.sample_latent(5))
+
+
+def test_a_plain_import_has_the_modules_that_users_name():
+    code = (
+        "import sys, pythae_geometric as pg\n"
+        "pg.evaluation.frechet_distance, pg.plotting.image_grid\n"
+        "assert 'matplotlib' not in sys.modules, 'an extra is imported'"
+    )
+    exit_code, errors = run_code(code, {})
+    assert exit_code == 0, errors

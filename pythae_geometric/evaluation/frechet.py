@@ -3,6 +3,7 @@
 import torch
 
 from .._processes import all_of
+from ..geometry._warnings import warn
 from ._checks import as_clouds
 
 
@@ -97,6 +98,9 @@ def frechet_distance(features_a: object, features_b: object) -> float:
         ValueError: if there are too few points, they or their squares are not finite, or dimensions
             differ.
 
+    Warns:
+        UserWarning: if there are no more points than features.
+
     References:
         Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
         Equilibrium*, NeurIPS 2017, eq. 6, https://arxiv.org/abs/1706.08500
@@ -125,17 +129,24 @@ def _gaussians(*features: object) -> list[tuple[torch.Tensor, torch.Tensor]]:
     names = ("features_a", "features_b")
     given = dict(zip(names, features, strict=True))
     clouds = {n: f for n, f in given.items() if not isinstance(f, FrechetStatistics)}
-    found = {
-        name: (x.mean(0), torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R)
-        for name, x in zip(clouds, as_clouds(2, **clouds), strict=True)
-    }
+    found, counts = {}, {}
+    for name, x in zip(clouds, as_clouds(2, **clouds), strict=True):
+        root = torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R
+        found[name], counts[name] = (x.mean(0), root), len(x)
     for name, f in given.items():
         if isinstance(f, FrechetStatistics):
             if f.count < 2:
                 raise ValueError(f"{name} must be of at least 2 points, got {f.count}: add some.")
-            found[name] = f.mean, f._root()
+            found[name], counts[name] = (f.mean, f._root()), f.count
     means = [found[name][0] for name in names]
-    if len(means[0]) != len(means[1]):
-        sizes = ", ".join(f"{n} {len(m)}" for n, m in zip(names, means, strict=True))
+    dims = [len(mean) for mean in means]
+    if dims[0] != dims[1]:
+        sizes = ", ".join(f"{n} {d}" for n, d in zip(names, dims, strict=True))
         raise ValueError(f"Points must have one dimension, got {sizes}.")
+    if min(counts.values()) <= dims[0]:
+        warn(
+            f"The Fréchet distance of {counts[names[0]]} and {counts[names[1]]} points with "
+            f"{dims[0]} features is far too large: a covariance needs more points than features. "
+            "Take more points, and compare only distances between equal numbers of points."
+        )
     return [(mean.cpu(), root.cpu()) for mean, root in (found[name] for name in names)]

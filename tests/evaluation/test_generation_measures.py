@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.spatial import KDTree
 
+from pythae_geometric import evaluation
 from pythae_geometric.evaluation import (
     density_and_coverage,
     frechet_distance,
@@ -47,6 +48,29 @@ def test_frechet_of_gaussians_is_the_closed_form(d):
     expected -= 2 * np.trace(sqrtm((ca @ cb).numpy())).real
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+def test_fewer_points_than_features_are_named():
+    """Of the same distribution, the distance is large: the covariances have other kernels."""
+    x = torch.randn(2, 20, 30, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="20 and 20 points with 30 features"):
+        assert frechet_distance(*x) > 10
+
+
+def test_statistics_of_batches_are_those_of_the_whole():
+    x = torch.randn(2, 500, 6, generator=torch.Generator().manual_seed(0)).double()
+    x[0] = 100 + 0.01 * x[0]  # sums of squares would cancel
+    a, b = evaluation.FrechetStatistics(), evaluation.FrechetStatistics()
+    for batch in x[0].split(77):
+        a.add(batch)
+    b.add(x[1])
+    assert torch.allclose(a.scatter / 499, x[0].T.cov(), rtol=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(*x), rel=1e-9)
+    assert frechet_distance(a, x[0]) < 1e-9
+    with pytest.raises(ValueError, match="6 dimensions"):
+        a.add(x[0][:, :3])
+    with pytest.raises(ValueError, match="at least 2 points"):
+        frechet_distance(evaluation.FrechetStatistics(), x[0])
 
 
 def test_frechet_of_commuting_gaussians():
