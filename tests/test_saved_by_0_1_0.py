@@ -85,6 +85,17 @@ def test_uniform_samplers_are_the_papers(name, tmp_path):
     assert torch.equal(again.sample_latent(4), load_sampler(FOLDER / name, name).sample_latent(4))
 
 
+def test_a_step_size_that_was_to_be_adapted_is(tmp_path):
+    shutil.copytree(FOLDER / "hmc", tmp_path / "sampler")
+    path = tmp_path / "sampler" / "sampler_config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**fields, "warmup_steps": 30, "eps_lf": 1e-6}), encoding="utf-8")
+    sampler = load_sampler(tmp_path / "sampler", "hmc")
+    sampler.sample_latent(200)
+    assert sampler.diagnostics.step_size > 1e-4
+    assert 0.4 < sampler.diagnostics.acceptance_rate < 0.99
+
+
 @pytest.mark.parametrize("name", [n for n in EXPECTED["samplers"] if n.startswith("motion")])
 def test_motions_saved_again(name, tmp_path):
     sampler = load_sampler(FOLDER / name, name)

@@ -176,6 +176,14 @@ class MetricUniformHMCSampler(LatentSampler):
         metric, step_size = self._shared(fit)
         self._set(metric, starts=means, step_size=step_size)
 
+    def _former_step_size(self, metric: PosteriorMetric, starts: torch.Tensor) -> float:
+        """That of a file of version 0.1.0, which saved none and adapted it in each batch."""
+        config = self.sampler_config
+        if config.adaptation_steps == 0:
+            return config.eps_lf or PAPER_STEP_SIZE
+        with self._isolated():
+            return self._adapted_walk(metric, starts, self._random_seed())
+
     def _adapted_walk(self, metric: PosteriorMetric, means: torch.Tensor, seed: int) -> float:
         """The step size for chains from training codes, by some of their own."""
         config, streams = self.sampler_config, RowStreams(seed, ADAPTATION_CHAINS).beside(1)
@@ -347,11 +355,9 @@ class MetricUniformHMCSampler(LatentSampler):
             metric = metric_of(MixtureMetric, state, d)
         else:
             starts = taken(state, "starts", (None, d))
-            # Version 0.1.0 saved no step size: it was that of the config.
-            step_size = config.eps_lf or PAPER_STEP_SIZE
-            if "step_size" in state:
-                step_size = positive(state, "step_size")
+            saved = positive(state, "step_size") if "step_size" in state else None
             metric = metric_of(PosteriorMetric, state, d)
+            step_size = saved or self._former_step_size(metric, starts)
         K, wanted = len(metric.centroids), config.num_centroids
         # A mixture drops components of fewer than two codes.
         fits = wanted is None or (K <= wanted if config.metric == "codes" else K == wanted)
