@@ -15,6 +15,8 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from pythae_geometric import BrownianMotionSampler, BrownianMotionSamplerConfig
+from pythae_geometric.models.brownian_rvae import corrections
+from pythae_geometric.models.vae_dlm import vae_dlm_model
 
 EPOCHS = max(case.epochs for case in CASES.values())
 
@@ -63,9 +65,10 @@ def test_training_on_the_gpu(case, amp, digits, tmp_path):
 # Several processes
 
 
-# Without what is drawn in ways that a test cannot fix (points of curvature, samples of a Beta), and
-# without what each process does to its own share: to clip gradients, to learn the deviation. Every
-# point is a centre: where k-means puts fewer depends on the order of the points.
+# Without what is drawn in ways that a test cannot fix (points of curvature, samples of a Beta, the
+# rows of a part of a loss: all are taken), and without what each process does to its own share: to
+# clip gradients, to learn the deviation. Every point is a centre: where k-means puts fewer depends
+# on the order of the points.
 FIXED = {
     "BrownianRVAE": {"num_centers": 24},
     "RicciAE": {"curvature_weight": 0.0},
@@ -87,6 +90,7 @@ def train_share(rank, world_size, x, folder, start=None):
     base_trainer.dist = types.SimpleNamespace(  # which closes the group, though we have opened it
         **{**vars(dist), "destroy_process_group": lambda: None}
     )
+    corrections.SHARE = vae_dlm_model.SHARE = 1.0
     torch.randn_like = lambda z, **kwargs: torch.full_like(z, 0.3)
     torch.rand = lambda n, **kwargs: torch.full((n,), 0.3)
     losses = {}

@@ -25,7 +25,9 @@ from pythae_geometric.geometry import PullbackMetric, squared_distance
 from pythae_geometric.models.brownian_rvae import (
     BrownianRVAE,
     BrownianRVAEConfig,
+    brownian_rvae_model,
 )
+from pythae_geometric.models.brownian_rvae.corrections import choose_rows
 from pythae_geometric.models.brownian_rvae.distributions import BrownianPosterior, log_volume
 from pythae_geometric.models.brownian_rvae.geodesic_fan import GeodesicFan, mean_squared_speed
 from pythae_geometric.models.brownian_rvae.phases import MAX_CODES, CodeStatistics
@@ -174,7 +176,8 @@ def test_gradients_of_a_posterior_sample_and_its_entropy_are_unbiased():
     N, draws = 200, []
     for _ in range(400):
         posterior = BrownianPosterior(metric, m.expand(N, 2), log_time.expand(N))
-        z, of_entropy = posterior.rsample_and_entropy()
+        z, volume = posterior.rsample_and_log_volume()
+        of_entropy = posterior.entropy_at(volume)
         value = z @ a + torch.einsum("bi,ij,bj->b", z, B, z) + 0.7 * of_entropy
         draws.append(torch.autograd.grad(value.mean(), learned))
     assert torch.allclose(of_entropy, entropy.detach())
@@ -238,7 +241,7 @@ def test_an_anchor_may_be_the_centre():
 def test_fan_of_a_trained_model_is_close_to_geodesics(rvae, digits):
     with torch.no_grad():
         z, _ = rvae._posterior(torch.as_tensor(digits[600:800]))
-        fan = rvae._along_curves(z)[2]
+        fan = rvae._along_curves(z, torch.arange(len(z)))[3]
         exact = squared_distance(rvae.metric, z, rvae.prior_center.expand_as(z), steps=32)
     excess = fan / exact - 1
     assert float(excess.median()) < 0.03 and float(excess.median()) > -1e-3
@@ -350,6 +353,34 @@ def test_divergences_are_non_negative_in_expectation(rvae, digits):
     with torch.no_grad():
         values = torch.stack([rvae({"data": x}).reg_loss for _ in range(8)])
     assert float(values.mean()) > 0.5  # and the codes do say something
+
+
+def test_training_with_few_exact_rows_has_the_mean_of_the_exact_loss(rvae, digits, monkeypatch):
+    """The mean over all choices of one row is the loss with exact values for all rows."""
+    x = torch.as_tensor(digits[:8])
+
+    def loss(rows, share):
+        monkeypatch.setattr(brownian_rvae_model, "choose_rows", lambda z, _: (rows, share))
+        torch.manual_seed(3)
+        with torch.no_grad():
+            return float(rvae({"data": x}).loss)
+
+    exact = loss(torch.arange(8), 1.0)
+    single = [loss(torch.tensor([i]), 1 / 8) for i in range(8)]
+    assert max(single) - min(single) > 0.1
+    assert math.isclose(sum(single) / 8, exact, rel_tol=1e-5)
+
+
+def test_rows_are_chosen_alike_in_training_and_are_all_in_evaluation():
+    torch.manual_seed(0)
+    z = torch.zeros(20, 2)
+    assert choose_rows(z, False)[0].tolist() == list(range(20))
+    draws = [choose_rows(z, True) for _ in range(2000)]
+    assert {(len(rows.unique()), share) for rows, share in draws} == {(2, 0.1)}
+    counts = torch.bincount(torch.cat([rows for rows, _ in draws]), minlength=20)
+    # Binomial of 2000 and 0.1: mean 200, deviation 13.4; four and a half of them for 20 rows.
+    assert float((counts - 200).abs().max()) < 60
+    assert choose_rows(z[:1], True)[1] == 1.0
 
 
 def test_gradient_of_the_loss_against_finite_differences():

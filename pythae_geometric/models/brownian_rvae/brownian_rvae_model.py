@@ -14,7 +14,8 @@ from ..likelihood import log_likelihood
 from ..scale import diverged
 from .brownian_rvae_config import BrownianRVAEConfig
 from .checks import check_in_range, check_training
-from .distributions import BrownianPosterior, BrownianPrior
+from .corrections import choose_rows, corrected
+from .distributions import BrownianPosterior, BrownianPrior, log_volume
 from .geodesic_fan import GeodesicFan, along_curves
 from .networks import default_decoder, default_encoder, upgraded
 from .phases import CodeStatistics, LastPhase
@@ -61,9 +62,12 @@ class BrownianRVAE(GeometricModel):
     In several processes the optimiser counts its steps from the first phase on for all parameters:
     Adam's first steps in the second are up to three times as long as in one process.
 
-    **Distances.** Training uses curves between geodesics that are solved once an epoch
+    **Distances and volumes.** Training uses curves between geodesics that are solved once an epoch
     (:class:`~.geodesic_fan.GeodesicFan`), which are a little longer than geodesics and make the
-    loss larger. :meth:`get_nll` and :meth:`log_prior` solve each geodesic.
+    loss larger. In training mode a tenth of the batch, at random, has them, and the volume at z;
+    for the rest the straight line in data space and the volume at m(x) stand in, so that the loss
+    keeps its mean (:mod:`~.corrections`). :meth:`get_nll` and :meth:`log_prior` solve each
+    geodesic.
 
     Args:
         model_config: the parameters.
@@ -155,7 +159,8 @@ class BrownianRVAE(GeometricModel):
         self.fan.anchors.copy_(self.std.centers)
         self.fan.deviations.zero_()
         self.fan.solve(self.metric, self.prior_center, FIRST_ITERATIONS)
-        square = self._along_curves(codes[:1000])[2]
+        some = codes[:1000]
+        square = self._along_curves(some, torch.arange(len(some), device=some.device))[3]
         # Where little has been learned codes are close. The prior still begins far from the
         # shortest posterior, where no gradient passes, and no posterior wider than it.
         s = (square.mean() / self.latent_dim).clamp(min=100 * TIMES[0])
@@ -233,8 +238,8 @@ class BrownianRVAE(GeometricModel):
         low, high = (math.log(time) for time in TIMES)
         return mean, (log_covariance.mean(1) + self.log_time_unit).clamp(low, high)
 
-    def _along_curves(self, z):
-        return along_curves(self.fan, self._mean(), self.std, z, self.prior_center)
+    def _along_curves(self, z, rows):
+        return along_curves(self.fan, self._mean(), self.std, z, self.prior_center, rows)
 
     def forward(self, inputs, **kwargs) -> ModelOutput:
         """The loss of a batch.
@@ -284,11 +289,15 @@ class BrownianRVAE(GeometricModel):
     def _elbo(self, x) -> ModelOutput:
         metric = self.metric
         posterior = BrownianPosterior(metric, *self._posterior(x))
-        z, entropy = posterior.rsample_and_entropy()
-        mean, std, square = self._along_curves(z)
+        z, volume = posterior.rsample_and_log_volume()
+        rows, share = choose_rows(z, self.training)
+        mean, std, chord, curve = self._along_curves(z, rows)
         recon_loss = -gaussian_log_prob(x.flatten(1), mean, std).mean()
-        log_prior = self._prior(metric).log_prob_at(z, square)
-        reg_loss = (-entropy - log_prior).mean()
+        square = corrected(chord, curve, rows, share)
+        # A sample is near the mean of its posterior, and its volume is nearly that there.
+        volume_at_z = corrected(volume, log_volume(metric, z[rows]), rows, share)
+        log_prior = self._prior(metric).log_prob_at(volume_at_z, square)
+        reg_loss = (-posterior.entropy_at(volume) - log_prior).mean()
         if not bool(torch.isfinite(recon_loss.detach() + reg_loss.detach())):
             raise diverged("The loss", x)
         self._watch(x.flatten(1), mean, reg_loss)

@@ -8,6 +8,7 @@ import math
 import torch
 
 from ...geometry import heat_kernel_log_prob
+from ...geometry.pullback import triangular_factor
 from .stochastic_decoder import DecoderMetric
 
 
@@ -25,20 +26,19 @@ class BrownianPosterior:
     def __init__(self, metric: DecoderMetric, mean: torch.Tensor, log_time: torch.Tensor):
         self.metric, self.mean, self.log_time = metric, mean, log_time
         with torch.no_grad():
-            self.cholesky = metric.cholesky(mean)  # L of L Lᵀ = G(m)
+            self.cholesky = triangular_factor(metric.jacobian(mean)).mT  # L of L Lᵀ = G(m)
 
     def rsample(self) -> torch.Tensor:
         r"""One sample each, ``[B, d]``: :math:`z = m + \sqrt t\, L^{-\top} \epsilon` with
         :math:`\epsilon \sim N(0, I)`."""
-        return self.rsample_and_entropy()[0]
+        return self.rsample_and_log_volume()[0]
 
-    def rsample_and_entropy(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """One sample each ``[B, d]``, and the entropy ``[B]`` with an unbiased estimate of its
-        gradient, for which it takes the sample (:class:`_Step`)."""
+    def rsample_and_log_volume(self) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""One sample each ``[B, d]``, and :math:`\tfrac12 \log \det G(m)`, ``[B]``, with an
+        unbiased estimate of its gradient, for which it takes the sample (:class:`_Step`)."""
         parameters = [p for p in self.metric.parameters() if p.requires_grad]
         step, log_volume = _Step.apply(self.metric, self.cholesky, self.mean, *parameters)
-        z = self.mean + (0.5 * self.log_time).exp().unsqueeze(1) * step
-        return z, self._entropy(log_volume)
+        return self.mean + (0.5 * self.log_time).exp().unsqueeze(1) * step, log_volume
 
     def log_prob(self, z: torch.Tensor) -> torch.Tensor:
         r""":math:`\log q(z | x)`, ``[B]``."""
@@ -49,9 +49,10 @@ class BrownianPosterior:
     def entropy(self) -> torch.Tensor:
         r""":math:`\tfrac d2 (\log(2 \pi t) + 1) - \tfrac12 \log \det G(m)`, ``[B]``, without a
         gradient in m."""
-        return self._entropy(_log_volume(self.cholesky))
+        return self.entropy_at(_log_volume(self.cholesky))
 
-    def _entropy(self, log_volume):
+    def entropy_at(self, log_volume: torch.Tensor) -> torch.Tensor:
+        """The entropy for given log volumes at m, ``[B]``."""
         d = self.mean.shape[1]
         return 0.5 * d * (self.log_time + math.log(2 * math.pi) + 1) - log_volume
 
@@ -119,11 +120,10 @@ class BrownianPrior:
         kernel = heat_kernel_log_prob(self.metric, z, c.expand_as(z), s.expand(len(z)))
         return kernel + self.metric.log_volume(c.unsqueeze(0))
 
-    def log_prob_at(self, z: torch.Tensor, squared_distance: torch.Tensor) -> torch.Tensor:
-        r""":math:`\log p(z)`, ``[B]``, for given :math:`l^2(z, c)`. The gradient of the volume is
-        that of :func:`log_volume`."""
-        log_kernel = log_volume(self.metric, z) - squared_distance / (2 * self.log_time.exp())
-        return log_kernel - 0.5 * z.shape[1] * (self.log_time + math.log(2 * math.pi))
+    def log_prob_at(self, log_volume: torch.Tensor, squared_distance: torch.Tensor) -> torch.Tensor:
+        r""":math:`\log p(z)`, ``[B]``, for given log volumes at z and :math:`l^2(z, c)`."""
+        log_kernel = log_volume - squared_distance / (2 * self.log_time.exp())
+        return log_kernel - 0.5 * len(self.center) * (self.log_time + math.log(2 * math.pi))
 
 
 def log_volume(metric: DecoderMetric, z: torch.Tensor) -> torch.Tensor:

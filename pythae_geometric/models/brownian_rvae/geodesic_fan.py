@@ -83,7 +83,7 @@ def mean_squared_speed(image: torch.Tensor) -> torch.Tensor:
     return steps.shape[1] * (7 / 6 * squares - 1 / 3 * products)
 
 
-def along_curves(fan, mean, std, z, center):
+def along_curves(fan, mean, std, z, center, rows):
     r"""What a training step needs of a decoder :math:`N(x; \mu(z), \sigma(z)^2)`.
 
     Args:
@@ -91,23 +91,27 @@ def along_curves(fan, mean, std, z, center):
         mean, std: :math:`\mu` and :math:`\sigma`, ``[B, d] -> [B, D]``; :math:`\mu` is held fixed.
         z: points, ``[B, d]``.
         center: c, ``[d]``.
+        rows: numbers of k points.
 
     Returns:
-        :math:`\mu(z)` and :math:`\sigma(z)`, ``[B, D]``, and the squared distances of z and c, from
-        the curves of the fan, ``[B]``.
+        :math:`\mu(z)` and :math:`\sigma(z)`, ``[B, D]``; of the images of z and c the squared
+        distance in a straight line, ``[B]``; and for ``rows`` that along the curves of the fan,
+        ``[k]``.
     """
-    interior = fan(z, center)
+    interior = fan(z[rows], center)
     ends, inner = torch.cat([z, center.unsqueeze(0)]), interior.flatten(0, 1)
     with evaluation_mode(mean):
-        mean_z, mean_c = mean(ends).split([len(z), 1])
+        mean_ends = mean(ends)
         with torch.no_grad():  # neither these points nor the mean are learned here
             mean_inner = mean(inner)
-    std_z, std_c, std_inner = std(torch.cat([ends, inner])).split([len(z), 1, len(inner)])
+    std_ends, std_inner = std(torch.cat([ends, inner])).split([len(ends), len(inner)])
 
-    def square(at_z, at_c, at_inner):
+    def squares(at_ends, at_inner):
+        at_z, at_c = at_ends[:-1], at_ends[-1:]
         at_inner = at_inner.unflatten(0, interior.shape[:2])
-        nodes = [at_c.expand(len(z), 1, -1), at_inner, at_z.unsqueeze(1)]
-        return mean_squared_speed(torch.cat(nodes, dim=1))
+        nodes = [at_c.expand(len(rows), 1, -1), at_inner, at_z[rows].unsqueeze(1)]
+        return (at_z - at_c).square().sum(1), mean_squared_speed(torch.cat(nodes, dim=1))
 
-    squared_distance = square(mean_z, mean_c, mean_inner) + square(std_z, std_c, std_inner)
-    return mean_z, std_z, squared_distance
+    parts = zip(squares(mean_ends, mean_inner), squares(std_ends, std_inner), strict=True)
+    chord, curve = (of_mean + of_std for of_mean, of_std in parts)
+    return mean_ends[:-1], std_ends[:-1], chord, curve

@@ -43,15 +43,13 @@ class RBFPrecision(nn.Module):
         return (self._features(z) @ self.log_weight.exp().T + self.floor).rsqrt()
 
     def jacobian(self, z: torch.Tensor) -> torch.Tensor:
-        r""":math:`\partial_i \sigma_a = \beta \sigma_a^3 (z_i W\phi - W(c_i \phi))_a`,
+        r""":math:`\partial_i \sigma_a = \beta \sigma_a^3\, (W (\phi\, (z - c)_i))_a`,
         ``[B, D, d]``."""
         phi, W = self._features(z), self.log_weight.exp()
-        moments = phi.unsqueeze(1) * self.centers.T  # [B, d, K]
-        weighted = phi @ W.T
+        moments = phi.unsqueeze(1) * (z.unsqueeze(-1) - self.centers.T)  # [B, d, K]
         # Flat, so that the gradient of W is one matrix product too.
-        weighted_moments = (moments.flatten(0, 1) @ W.T).view(*moments.shape[:2], -1)
-        slope = z.unsqueeze(-1) * weighted.unsqueeze(1) - weighted_moments
-        return (slope * self._scale(weighted).unsqueeze(1)).mT
+        slope = (moments.flatten(0, 1) @ W.T).unflatten(0, moments.shape[:2])
+        return (slope * self._scale(phi @ W.T).unsqueeze(1)).mT
 
     def directional_derivatives(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         r""":math:`d\sigma_z(v) = \beta \sigma^3\, W (\phi\, \langle v, z - c \rangle)` of n
