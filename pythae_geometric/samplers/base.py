@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pythae.models import BaseAE
@@ -323,12 +323,21 @@ class LatentSampler(hub.Shareable, BaseSampler):
             "model = sampler.model"
         )
 
+    if not TYPE_CHECKING:  # to which any attribute would be known
+
+        def __getattr__(self, name):
+            # Called for what is not there: before fit, what a fit chooses.
+            if name in getattr(type(self), "__annotations__", ()):
+                raise AttributeError(f"{self._not_fitted()} Then it has a {name}.")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _not_fitted(self) -> str:
+        name = type(self).__name__
+        return f"This {name} is not fitted: call fit(train_data) first, or load a fitted one."
+
     def _check_fitted(self) -> None:
         if not self.is_fitted:
-            raise RuntimeError(
-                f"This {type(self).__name__} is not fitted: call fit(train_data) first, or load a "
-                "fitted one."
-            )
+            raise RuntimeError(self._not_fitted())
 
     def _batches(self, num_samples: int, batch_size: int) -> Iterator[torch.Tensor]:
         """Check now; then yield batches of points as they are asked for (one empty batch for 0)."""

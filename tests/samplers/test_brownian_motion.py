@@ -567,7 +567,11 @@ def test_not_fitted_and_bad_numbers(rvae):
     for call in (sampler.sample, sampler.trajectories):
         with pytest.raises(RuntimeError, match="not fitted"):
             call(1)
+    with pytest.raises(AttributeError, match=r"not fitted: call fit.* Then it has a time\."):
+        _ = sampler.time
+    assert not hasattr(sampler, "unknown")
     sampler.fit()
+    assert sampler.time > 0
     with pytest.raises(ValueError, match="num_samples must be a whole number of at least 1"):
         sampler.trajectories(0)
 
