@@ -35,6 +35,7 @@ from lib.costs import DEVICE, SECONDS, measured
 from lib.measures import feature_measures
 from lib.samples import draw_samples, keep_samples
 from lib.tables import deviation, grouped, page, spreads
+from matplotlib.ticker import LogFormatter
 from threadpoolctl import threadpool_limits
 
 from pythae_geometric.commands.arguments import at_least, parser
@@ -284,7 +285,8 @@ def draw_studies(studies, folder):
     for ax in axes[0]:
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("{x:g}")
+        # Labels between the powers of ten only where there are few of these.
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     axes[0, 0].set_ylabel("Fréchet distance (log scale)")
     axes[1, 0].set_ylabel("Distance to training images\n(test images: 1)")
     for ax, label in zip(axes[1], ("Centroids", "$\\lambda$", "Training images"), strict=True):

@@ -208,7 +208,8 @@ def digit_run(row, place, seed, settings):
 @torch.no_grad()
 def draw_latents(models, folder):
     """Codes of test points of a circle, coloured by the true angle."""
-    figure, axes = plt.subplots(1, len(models), figsize=(3.1 * len(models), 3.3))
+    shape = {"figsize": (2.8 * len(models) + 0.8, 3), "layout": "constrained"}
+    figure, axes = plt.subplots(1, len(models), **shape)
     for ax, (name, (model, data, points)) in zip(axes, models.items(), strict=True):
         codes = model.manifold_points(data)
         if not isinstance(model, VAE):
@@ -218,11 +219,9 @@ def draw_latents(models, folder):
             codes = F.pad(codes, (0, 1))
         angle = torch.atan2(points[:, 1], points[:, 0])
         dots = ax.scatter(*codes.T, c=angle, cmap="twilight", s=8)
-        ax.set(title=name, aspect="equal" if codes[:, 1].any() else "auto")
-        ax.tick_params(labelsize=7)
-    figure.subplots_adjust(left=0.04, right=0.92, wspace=0.25, bottom=0.1)
-    bar = figure.add_axes((0.94, 0.15, 0.01, 0.7))
-    figure.colorbar(dots, cax=bar, label="true angle")
+        # The limits give way, so that all pictures have one size.
+        ax.set(title=name, aspect="equal", adjustable="datalim")
+    figure.colorbar(dots, ax=axes, label="true angle (radians)")
     save(figure, folder, "golikov2018_circle.png")
 
 
@@ -246,10 +245,9 @@ def draw_turn(models, folder):
     ax.set(
         xlabel="true angle (degrees)", ylabel="code (parts of its range; of a turn on the circle)"
     )
-    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    left.legend(loc="outside upper center", ncols=len(strips), markerscale=3)
     for row, (name, strip) in zip(right.subplots(len(strips), 1), strips.items(), strict=True):
-        plotting.image_grid(strip[:16], columns=16, ax=row)
-        row.set_title(name, fontsize=9)
+        plotting.image_grid(strip[:16], columns=16, ax=row, title=name)
     save(figure, folder, "golikov2018_turn.png")
 
 

@@ -296,7 +296,7 @@ def draw_training(results, without, folder):
             record = result["progress"]
             ax.semilogy([r["step"] for r in record], [r[set_name] for r in record], label=name)
         ax.set(title=set_name, xlabel="training step", ylabel="relative L1 error, mean over times")
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     save(figure, folder, "gracyk2024_robustness.png")
 
     figure, axes = subplots(2, 9)
@@ -308,14 +308,12 @@ def draw_training(results, without, folder):
     ):
         steps = [r["step"] for r in record]
         for i, entry in enumerate(zip(*(r["diagonal"] for r in record), strict=True)):
-            name = label if i == 0 else None
-            axes[0].semilogy(steps, entry, style, color=f"C{i}", label=name)
+            axes[0].semilogy(steps, entry, style, color=f"C{i}")
         smallest = [r["smallest eigenvalue"] for r in record]
-        axes[1].semilogy(steps, smallest, "k" + style, label=label)
+        axes[1].semilogy(steps, smallest, style, color="black", label=label)
     axes[0].set(title="diagonal of $J^T J$, mean over codes, t = 1/2", xlabel="training step")
     axes[1].set(title="its smallest eigenvalue, median", xlabel="training step")
-    for ax in axes:
-        ax.legend(fontsize=8)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     save(figure, folder, "gracyk2024_degeneracy.png")
 
 
@@ -339,13 +337,15 @@ def draw_solutions(models, test, data, args):
         plotting.manifold_over_time(torch.stack(z), TIMES, ax=ax).set_title(name)
     save(figure, folder, "gracyk2024_manifold.png")
 
-    figure, axes = subplots(4, 11, 2.6, sharey=True)
+    figure, axes = subplots(4, 11, 3, sharey=True)
     u = torch.randn(4, model.latent_dim, generator=torch.Generator().manual_seed(3))
     for t in TIMES:
         for ax, x in zip(axes, model.decoder(u, t)["reconstruction"], strict=True):
             ax.plot(data.grid, x, color=plt.cm.viridis(t), label=f"t = {t:g}")
             ax.set_xlabel("x")
-    axes[0].legend(fontsize=7)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(TIMES)
+    )
     save(figure, folder, "gracyk2024_generated.png")
 
 

@@ -117,17 +117,17 @@ def ratios(rows):
 def draw_problem(problem, folder):
     """The data in three dimensions, their t-SNE, and the ideal flat picture."""
     figure = plt.figure(figsize=(12, 4), layout="constrained")
-    test, flat, colour = (v[:SHOWN] for v in (problem.test.numpy(), problem.flat, problem.colour))
+    test, flat = problem.test.numpy()[:SHOWN], problem.flat[:SHOWN]
     _, _, axes = np.linalg.svd(test - test.mean(0), full_matrices=False)
     space = figure.add_subplot(1, 3, 1, projection="3d")
     shown = test if test.shape[1] == 3 else (test - test.mean(0)) @ axes[:3].T
-    space.scatter(*shown.T, c=colour, s=2, cmap="turbo")
+    space.scatter(*shown.T, **problem.style(SHOWN))
     space.set_title("data" if test.shape[1] == 3 else "data, three principal directions")
     perplexity = min(30, len(test) / 4)
     embedded = TSNE(random_state=0, perplexity=perplexity).fit_transform(test)
     for k, (points, title) in enumerate(((embedded, "t-SNE"), (flat, "ideal")), 2):
         ax = figure.add_subplot(1, 3, k)
-        ax.scatter(*points.T, c=colour, s=2, cmap="turbo")
+        ax.scatter(*points.T, **problem.style(SHOWN))
         ax.set(title=title, aspect="equal", xticks=[], yticks=[])
     save(figure, folder, f"{problem.file_name}_data.png", dpi=90)
 
@@ -135,25 +135,28 @@ def draw_problem(problem, folder):
 @torch.no_grad()
 def draw_latents(models, problem, folder):
     """Latent spaces, and the curvature over them."""
-    figure, axes = plt.subplots(2, len(models), figsize=(3.2 * len(models), 6.4), squeeze=False)
+    shape = {"figsize": (2.4 * len(models) + 1, 5.2), "layout": "constrained"}
+    figure, axes = plt.subplots(2, len(models), squeeze=False, **shape)
     codes = [model.encoder(problem.test).embedding for model in models.values()]
     grids = []
     for z, model in zip(codes, models.values(), strict=True):
-        margin = 0.05 * (z.amax(0) - z.amin(0))
-        ends = zip((z.amin(0) - margin).tolist(), (z.amax(0) + margin).tolist(), strict=True)
-        x, y = (torch.linspace(low, high, 80) for low, high in ends)
+        # Squares, so that all pictures have one size.
+        middle, half = (z.amin(0) + z.amax(0)) / 2, 0.55 * float((z.amax(0) - z.amin(0)).max())
+        x, y = (torch.linspace(m - half, m + half, 80) for m in middle.tolist())
         R = model.curvature(torch.cartesian_prod(x, y))
         grids.append((x, y, R.abs().view(80, 80).T.clamp(min=1e-8)))
     top = max(float(grid[2].quantile(0.99)) for grid in grids)
     scale = LogNorm(1e-5 * top, top, clip=True)
     for title, z, column, grid in zip(models, codes, axes.T, grids, strict=True):
-        column[0].scatter(*z[:SHOWN].T, c=problem.colour[:SHOWN], s=2, cmap="turbo")
-        column[0].set(title=title, aspect="equal", xticks=[], yticks=[])
+        column[0].scatter(*z[:SHOWN].T, **problem.style(SHOWN))
+        column[0].set_title(title.replace(", at once", ",\nat once"))
         mesh = column[1].pcolormesh(*grid, norm=scale, cmap="magma", rasterized=True)
         column[1].scatter(*z[:300].T, c="white", s=0.3)
-        column[1].set(aspect="equal", xticks=[], yticks=[])
-    figure.colorbar(mesh, ax=axes[1], label="|R|", shrink=0.8)
-    save(figure, folder, f"{problem.file_name}_latent.png", dpi=90, bbox_inches="tight")
+        for ax in column:
+            ax.set(aspect="equal", xticks=[], yticks=[])
+            ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    figure.colorbar(mesh, ax=axes[1], label="|R|")
+    save(figure, folder, f"{problem.file_name}_latent.png", dpi=90)
 
 
 def compare(problem, seed, folder):

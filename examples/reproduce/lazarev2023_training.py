@@ -25,6 +25,7 @@ from pythae_geometric.data.synthetic import swiss_roll, synthetic_gaussians
 from pythae_geometric.geometry import DegenerateMetricError
 from pythae_geometric.models.networks import PerceptronDecoder, PerceptronEncoder
 from pythae_geometric.models.ricci_ae import RunawayFunctionalError
+from pythae_geometric.plotting_style import COLOURS
 
 BATCH, STEPS_PER_EPOCH, NUM_POINTS, WIDTHS = 128, 50, 64, (64, 64, 64)
 
@@ -62,6 +63,13 @@ class Problem(NamedTuple):
     second_epochs: int
     grows: bool
     measure: Callable[[np.ndarray], dict[str, float]]  # of a latent picture
+
+    def style(self, count: int) -> dict:
+        """How matplotlib shows the first points: classes in colours, an angle on a scale."""
+        colour = self.colour[:count]
+        if colour.dtype.kind == "i":
+            colour = [COLOURS[k] for k in colour]
+        return {"c": colour, "s": 2, "cmap": None if isinstance(colour, list) else "viridis"}
 
     @property
     def file_name(self) -> str:
