@@ -6,7 +6,7 @@ from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 
 
-def fit(model, data, folder, callbacks=None, **fields):
+def fit(model, data, folder, callbacks=None, eval_data=None, **fields):
     """Train with pythae's base trainer; the path of the folder with the trained model.
 
     Args:
@@ -14,8 +14,9 @@ def fit(model, data, folder, callbacks=None, **fields):
         data: training data, as the pipeline takes them.
         folder: where the pipeline may write.
         callbacks: of the trainer.
+        eval_data: validation data, likewise.
         fields: of the config of the trainer.
     """
     pipeline = TrainingPipeline(model, BaseTrainerConfig(output_dir=folder, **fields))
-    pipeline(data, callbacks=callbacks)
+    pipeline(data, eval_data, callbacks=callbacks)
     return os.path.join(pipeline.trainer.training_dir, "final_model")

@@ -54,6 +54,7 @@ from pythae_geometric.models.brownian_rvae.distributions import BrownianPosterio
 from pythae_geometric.models.brownian_rvae.phases import CodeStatistics
 from pythae_geometric.models.brownian_rvae.stochastic_decoder import gaussian_log_prob
 from pythae_geometric.models.networks import PerceptronEncoder
+from pythae_geometric.plotting_style import COLOURS
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -305,8 +306,8 @@ def draw_geodesics(model, images, labels, folder):
     figure = plt.figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
     ax = plotting.latent_map(model.metric, codes, labels, ax=left.subplots())
-    plotting.draw_curves(ax, curve(t)[chosen], label="Geodesic", color="cyan", linewidth=2)
-    plotting.draw_curves(ax, lines[chosen], label="Line", color="red", linestyle="--")
+    plotting.draw_curves(ax, curve(t)[chosen], label="Geodesic", linewidth=2)
+    plotting.draw_curves(ax, lines[chosen], label="Line", linestyle="--")
     legend = ax.get_legend()
     names = [text.get_text() for text in legend.get_texts()]
     ax.legend(legend.legend_handles, names, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
@@ -332,7 +333,7 @@ def draw_motion(model, codes, folder):
     sampler = BrownianMotionSampler(model, config)
     sampler.fit()
     paths = sampler.trajectories(4).transpose(0, 1)
-    for path, colour in zip(paths, ("tab:red", "tab:orange", "tab:green", "black"), strict=True):
+    for path, colour in zip(paths, (*COLOURS[1:4], "black"), strict=True):
         plotting.draw_curves(ax, path[None], color=colour, linewidth=0.8)
     ax.set(xlabel="$z_1$", ylabel="$z_2$", title="Brownian motions from the prior's centre")
     save(figure, folder, "figure_2.png", dpi=130)

@@ -23,7 +23,7 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
             Default: "mse"
         recon_weight (float): The weight of the reconstruction error, at least 0. Default: 1.0
         curvature_weight (float): The weight of the functional. None: 0.001, or as much less as
-            keeps the weighted functional within 1 % of the reconstruction error, so that a
+            keeps the weighted functional within 0.1 % of the reconstruction error, so that a
             decoder can bend as far as the data ask for; for lengths of about 1 in data space.
             ``docs/guides/curvature.md`` shows what it costs. A number is taken as it is. In a
             training from scratch 0.01 can hold the decoder flat where the data are rolled up, for

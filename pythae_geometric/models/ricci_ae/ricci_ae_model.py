@@ -30,7 +30,7 @@ class RicciAE(GeometricModel, AE):
     :math:`\int R^2 d\mu`, :math:`\mathcal{F}` and :math:`\mathcal{W}` (see
     :class:`RicciAEConfig`); MSE is the squared error of a sample, as in pythae's ``AE``, or the
     cross entropy in its place (``reconstruction_loss="bce"``). By default the second term is at
-    most 1 % of the error: it lowers the curvature where that costs little, and the model of the
+    most 0.1 % of the error: it lowers the curvature where that costs little, and the model of the
     lowest loss, which pythae keeps, is one of the lowest error.
 
     The integrals are over the latent region, the box of coordinate volume ``V`` that holds the
