@@ -99,8 +99,8 @@ def factor(rows, key):
     """The geometric mean of the ratios of a figure, and its standard error as a factor."""
     logs = [math.log(ours[key] / none[key]) for none, ours in rows]
     error = deviation(logs, of_mean=True)
-    cell = f"{math.exp(statistics.fmean(logs)):.2g}"
-    return cell if error is None else f"{cell} ×/÷ {math.exp(error):.2g}"
+    cell = f"{math.exp(statistics.fmean(logs)):.3g}"
+    return cell if error is None else f"{cell} ×/÷ {math.exp(error):.2f}"
 
 
 def main():

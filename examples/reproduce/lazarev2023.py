@@ -128,7 +128,8 @@ def draw_problem(problem, folder):
     for k, (points, title) in enumerate(((embedded, "t-SNE"), (flat, "ideal")), 2):
         ax = figure.add_subplot(1, 3, k)
         ax.scatter(*points.T, **problem.style(SHOWN))
-        ax.set(title=title, aspect="equal", xticks=[], yticks=[])
+        ax.set(title=title, aspect="equal")
+        ax.set_axis_off()
     save(figure, folder, f"{problem.file_name}_data.png", dpi=90)
 
 
@@ -153,8 +154,8 @@ def draw_latents(models, problem, folder):
         mesh = column[1].pcolormesh(*grid, norm=scale, cmap="magma", rasterized=True)
         column[1].scatter(*z[:300].T, c="white", s=0.3)
         for ax in column:
-            ax.set(aspect="equal", xticks=[], yticks=[])
-            ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+            ax.set(aspect="equal", xlim=grid[0][[0, -1]], ylim=grid[1][[0, -1]])
+            ax.set_axis_off()
     figure.colorbar(mesh, ax=axes[1], label="|R|")
     save(figure, folder, f"{problem.file_name}_latent.png", dpi=90)
 
