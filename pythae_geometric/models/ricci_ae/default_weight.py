@@ -10,8 +10,8 @@ def default_weight(error: float, functional: float) -> float:
     The weighted functional is then at most the share :math:`\rho` of the error. While it is less,
     training descends :math:`E + w C`; where it would be more, the weight follows ``E / C``, and
     training descends :math:`\log E + \rho \log C`: a curvature a thousand times lower may cost
-    :math:`1000^{0.001}`, 0.7 % of error. A fixed weight stops a surface that has to bend before it fits
-    the data, because the curvature of such a surface exceeds its final one by powers of ten.
+    :math:`1000^{0.001}`, 0.7 % of error. A fixed weight stops a surface that has to bend before it
+    fits the data, because the curvature of such a surface exceeds its final one by powers of ten.
 
     Args:
         error: reconstruction error E, at least 0.
