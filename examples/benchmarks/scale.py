@@ -8,6 +8,7 @@ before (Linux; 0 where it fits in what is left free). A row ends where a cell ta
 minute or 12 GB. Exponents are slopes between the logarithms over the upper half of a row.
 """
 
+import itertools
 import math
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from lib.costs import measure, resource, shown
+from lib.figures import save
 from pythae.data.datasets import DatasetOutput
 from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
@@ -39,6 +41,7 @@ from pythae_geometric.commands.files import write_json, write_text
 from pythae_geometric.commands.models import make_config
 from pythae_geometric.commands.tables import table
 from pythae_geometric.geometry import ConvergenceWarning
+from pythae_geometric.plotting_style import COLOURS
 
 SECONDS, BYTES = 60, 12 * 2**30
 MODELS = ["VAE", "RicciAE", "ERManifoldVAE", "VAE_DLM", "BrownianRVAE"]
@@ -221,23 +224,21 @@ def series(cells, unit):
 
 
 def draw(results, path):
-    figure, axes = plt.subplots(
-        2, len(results), figsize=(4 * len(results), 7), layout="constrained"
-    )
+    figure, axes = plt.subplots(2, len(results), figsize=(4 * len(results), 7))
     names = dict.fromkeys(row for rows in results.values() for row in rows)
-    colours = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))
+    styles = itertools.product(("-", "--", ":"), COLOURS)
+    looks = {name: dict(zip(("ls", "color"), next(styles), strict=True)) for name in names}
     for column, (study, rows) in zip(axes.T, results.items(), strict=True):
         for ax, unit in zip(column, ("seconds", "megabytes"), strict=True):
             for row, cells in rows.items():
-                ax.plot(*series(cells, unit), "o-", ms=3, color=colours[row], label=row)
+                ax.plot(*series(cells, unit), marker="o", ms=3, label=row, **looks[row])
             ax.set(xscale="log", yscale="log", xlabel=study)
             ax.grid(alpha=0.3)
     axes[0, 0].set_ylabel("processor time, s")
     axes[1, 0].set_ylabel("peak memory, MB")
     handles = {h.get_label(): h for ax in axes[0] for h in ax.get_legend_handles_labels()[0]}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize=8)
-    figure.savefig(path, dpi=70)
-    plt.close(figure)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
+    save(figure, *os.path.split(path), dpi=70)
 
 
 def main():
