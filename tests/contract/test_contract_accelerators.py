@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pythae_geometric import BrownianMotionSampler, BrownianMotionSamplerConfig
 from pythae_geometric.models.brownian_rvae import corrections
-from pythae_geometric.models.vae_dlm import vae_dlm_model
+from pythae_geometric.models.vae_dlm import objective
 
 EPOCHS = max(case.epochs for case in CASES.values())
 
@@ -90,7 +90,7 @@ def train_share(rank, world_size, x, folder, start=None):
     base_trainer.dist = types.SimpleNamespace(  # which closes the group, though we have opened it
         **{**vars(dist), "destroy_process_group": lambda: None}
     )
-    corrections.SHARE = vae_dlm_model.SHARE = 1.0
+    corrections.SHARE = objective.SHARE = 1.0
     torch.randn_like = lambda z, **kwargs: torch.full_like(z, 0.3)
     torch.rand = lambda n, **kwargs: torch.full((n,), 0.3)
     losses = {}

@@ -14,7 +14,7 @@ from ..likelihood import log_likelihood
 from ..scale import diverged
 from .brownian_rvae_config import BrownianRVAEConfig
 from .checks import check_in_range, check_training
-from .corrections import choose_rows, corrected
+from .corrections import choose_rows
 from .distributions import BrownianPosterior, BrownianPrior, log_volume
 from .geodesic_fan import GeodesicFan, along_curves
 from .networks import default_decoder, default_encoder, upgraded
@@ -63,11 +63,9 @@ class BrownianRVAE(GeometricModel):
     Adam's first steps in the second are up to three times as long as in one process.
 
     **Distances and volumes.** Training uses curves between geodesics that are solved once an epoch
-    (:class:`~.geodesic_fan.GeodesicFan`), which are a little longer than geodesics and make the
-    loss larger. In training mode a tenth of the batch, at random, has them, and the volume at z;
-    for the rest the straight line in data space and the volume at m(x) stand in, so that the loss
-    keeps its mean (:mod:`~.corrections`). :meth:`get_nll` and :meth:`log_prior` solve each
-    geodesic.
+    (:class:`~.geodesic_fan.GeodesicFan`), a little longer than geodesics, which makes the loss
+    larger; in training mode for a random tenth of the batch, which keeps the mean of the loss
+    (:mod:`~.corrections`). :meth:`get_nll` and :meth:`log_prior` solve each geodesic.
 
     Args:
         model_config: the parameters.
@@ -159,8 +157,7 @@ class BrownianRVAE(GeometricModel):
         self.fan.anchors.copy_(self.std.centers)
         self.fan.deviations.zero_()
         self.fan.solve(self.metric, self.prior_center, FIRST_ITERATIONS)
-        some = codes[:1000]
-        square = self._along_curves(some, torch.arange(len(some), device=some.device))[3]
+        square = self._along_curves(codes[:1000], choose_rows(codes[:1000], False))[2]
         # Where little has been learned codes are close. The prior still begins far from the
         # shortest posterior, where no gradient passes, and no posterior wider than it.
         s = (square.mean() / self.latent_dim).clamp(min=100 * TIMES[0])
@@ -238,8 +235,8 @@ class BrownianRVAE(GeometricModel):
         low, high = (math.log(time) for time in TIMES)
         return mean, (log_covariance.mean(1) + self.log_time_unit).clamp(low, high)
 
-    def _along_curves(self, z, rows):
-        return along_curves(self.fan, self._mean(), self.std, z, self.prior_center, rows)
+    def _along_curves(self, z, chosen):
+        return along_curves(self.fan, self._mean(), self.std, z, self.prior_center, chosen)
 
     def forward(self, inputs, **kwargs) -> ModelOutput:
         """The loss of a batch.
@@ -284,24 +281,23 @@ class BrownianRVAE(GeometricModel):
         is_last = int(self.epochs_done) == self.model_config.warmup_epochs - 1
         if self.training and is_last and "epoch" in kwargs:
             self._statistics.add(z, log_time, x - mean, kwargs.get("uses_ddp", False))
-        return _output(recon_loss, torch.zeros_like(recon_loss), recon_x, z)
+        parts = {"recon_loss": recon_loss, "reg_loss": torch.zeros_like(recon_loss)}
+        return ModelOutput(loss=recon_loss, **parts, recon_x=recon_x, z=z)
 
     def _elbo(self, x) -> ModelOutput:
-        metric = self.metric
-        posterior = BrownianPosterior(metric, *self._posterior(x))
+        posterior = BrownianPosterior(self.metric, *self._posterior(x))
         z, volume = posterior.rsample_and_log_volume()
-        rows, share = choose_rows(z, self.training)
-        mean, std, chord, curve = self._along_curves(z, rows)
+        chosen = choose_rows(z, self.training)
+        mean, std, square = self._along_curves(z, chosen)
         recon_loss = -gaussian_log_prob(x.flatten(1), mean, std).mean()
-        square = corrected(chord, curve, rows, share)
-        # A sample is near the mean of its posterior, and its volume is nearly that there.
-        volume_at_z = corrected(volume, log_volume(metric, z[rows]), rows, share)
-        log_prior = self._prior(metric).log_prob_at(volume_at_z, square)
+        volume_at_z = chosen.corrected(volume, log_volume(posterior.metric, z[chosen.rows]))
+        log_prior = self._prior(posterior.metric).log_prob_at(volume_at_z, square)
         reg_loss = (-posterior.entropy_at(volume) - log_prior).mean()
         if not bool(torch.isfinite(recon_loss.detach() + reg_loss.detach())):
             raise diverged("The loss", x)
         self._watch(x.flatten(1), mean, reg_loss)
-        return _output(recon_loss, reg_loss, mean.view_as(x), z)
+        parts = {"recon_loss": recon_loss, "reg_loss": reg_loss}
+        return ModelOutput(loss=recon_loss + reg_loss, **parts, recon_x=mean.view_as(x), z=z)
 
     def get_nll(self, data: torch.Tensor, n_samples: int = 1, batch_size: int = 100) -> float:
         r"""Estimate the log likelihood of data by importance sampling.
@@ -331,8 +327,3 @@ class BrownianRVAE(GeometricModel):
             return log_p_x + self.log_prior(z) - posterior.log_prob(z)
 
         return log_likelihood(self, self._posterior, log_weight, (data,), n_samples, batch_size)
-
-
-def _output(recon_loss, reg_loss, recon_x, z) -> ModelOutput:
-    parts = {"recon_loss": recon_loss, "reg_loss": reg_loss}
-    return ModelOutput(loss=recon_loss + reg_loss, **parts, recon_x=recon_x, z=z)

@@ -83,7 +83,7 @@ def mean_squared_speed(image: torch.Tensor) -> torch.Tensor:
     return steps.shape[1] * (7 / 6 * squares - 1 / 3 * products)
 
 
-def along_curves(fan, mean, std, z, center, rows):
+def along_curves(fan, mean, std, z, center, chosen):
     r"""What a training step needs of a decoder :math:`N(x; \mu(z), \sigma(z)^2)`.
 
     Args:
@@ -91,13 +91,14 @@ def along_curves(fan, mean, std, z, center, rows):
         mean, std: :math:`\mu` and :math:`\sigma`, ``[B, d] -> [B, D]``; :math:`\mu` is held fixed.
         z: points, ``[B, d]``.
         center: c, ``[d]``.
-        rows: numbers of k points.
+        chosen: the points whose distances are those along the curves of the fan. For the others
+            they are estimated by straight lines in data space.
 
     Returns:
-        :math:`\mu(z)` and :math:`\sigma(z)`, ``[B, D]``; of the images of z and c the squared
-        distance in a straight line, ``[B]``; and for ``rows`` that along the curves of the fan,
-        ``[k]``.
+        :math:`\mu(z)` and :math:`\sigma(z)`, ``[B, D]``, and the squared distances of z and c,
+        ``[B]``.
     """
+    rows = chosen.rows
     interior = fan(z[rows], center)
     ends, inner = torch.cat([z, center.unsqueeze(0)]), interior.flatten(0, 1)
     with evaluation_mode(mean):
@@ -114,4 +115,4 @@ def along_curves(fan, mean, std, z, center, rows):
 
     parts = zip(squares(mean_ends, mean_inner), squares(std_ends, std_inner), strict=True)
     chord, curve = (of_mean + of_std for of_mean, of_std in parts)
-    return mean_ends[:-1], std_ends[:-1], chord, curve
+    return mean_ends[:-1], std_ends[:-1], chosen.corrected(chord, curve)

@@ -39,17 +39,16 @@ from .objective import (
     draw,
     likelihood_variance,
     log_weight,
+    lost_rank,
     metric_terms,
     reconstruction_loss,
+    split_rows,
     total_loss,
 )
 from .vae_dlm_config import VAE_DLM_Config
 
 # Rows that are decoded at a time.
 MAX_ROWS = 10_000
-# Of a batch in training, for the terms of the metric: their mean is that of all rows, and a step
-# takes 2.1 times a plain one, where it took 3.0 to 4.0.
-SHARE = 0.5
 
 
 class VAE_DLM(GeometricModel):
@@ -83,8 +82,7 @@ class VAE_DLM(GeometricModel):
     points at ``default_time``, ``model.decoder(u, t)`` at another one. Samplers therefore
     generate first states; decode their points at other times for the rest of the trajectory.
 
-    In training mode the last three terms are means over a random half of the batch, which have the
-    same expectation at little more than half the cost.
+    In training mode the last three terms are means over a random half of the batch.
 
     **Gradients** of the parameters are clipped entry by entry at ±``gradient_clip``, in every
     backward pass.
@@ -194,30 +192,20 @@ class VAE_DLM(GeometricModel):
         return f"Lower kl_weight, now {weight:g}, or raise recon_weight, or train for longer."
 
     def _geometry(self, u: torch.Tensor, t: torch.Tensor, data: torch.Tensor | None = None):
-        """Points of the manifold, and the terms of the loss that are about its metric: in training
-        those of a random share of the points."""
+        """Points of the manifold, and the terms of the loss that are about its metric."""
         config = self.model_config
         if not config.has_geometry:
             return self.decoder.points(u, t), {}
         E, Lambda = self.decoder.manifold_map, self.flow_operator
         g = cast(GramNetwork, self.metric_network)
-        count, order = len(u), torch.arange(len(u), device=u.device)
-        if self.training:
-            count, order = max(1, round(SHARE * count)), torch.randperm(count, device=u.device)
-        rows, rest = order[:count], order[count:]
+        rows, rest, back = split_rows(u, self.training)
         z, terms = metric_terms(config, E, g, Lambda, self._steady, u[rows], t[rows], data)
-        z = torch.cat([z, self.decoder.points(u[rest], t[rest])])[order.argsort()]
+        z = torch.cat([z, self.decoder.points(u[rest], t[rest])])[back]
         # A few outliers are normal.
         lost = terms.get("num_degenerate", 0)
-        if 10 * lost >= count and self.training and not self._warned_of_rank:
+        if 10 * lost >= len(rows) and self.training and not self._warned_of_rank:
             self._warned_of_rank = True
-            warn(
-                f"The metric of the latent manifold has lost its rank at {lost} of {count} "
-                "points: the smallest eigenvalue of its Jacobian's JᵀJ is "
-                f"{float(terms['min_eigenvalue']):.3g}, zero up to rounding. Raise alpha or "
-                "flow_weight, set eigenvalue_weight, or use fewer latent dimensions. (This warning "
-                "is given once.)"
-            )
+            warn(lost_rank(lost, len(rows), terms["min_eigenvalue"]))
         return z, terms
 
     @property
