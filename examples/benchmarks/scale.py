@@ -71,7 +71,7 @@ STUDIES = {
     "side of the image": ("side", [8, 16, 32, 64, 128, 256], STEPS, {"d": 2, "batch": 16}),
     "centroids": (
         "centroids",
-        [10, 100, 1000, 5000],  # of k-medoids no more are possible
+        [10, 100, 1000, 5000],  # k-medoids takes at most 5,000
         [f"{act} {name}" for act in ("fit of", "sample by") for name in (CODES, HMC)],
         {"points": 20_000},
     ),

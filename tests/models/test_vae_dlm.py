@@ -677,7 +677,7 @@ def test_bad_construction():
         VAE_DLM(config, steady_metric=sphere_metric)
     custom = VAE_DLM_Config(input_dim=(7,), latent_dim=3, hidden_dim=8, steady_metric="custom")
     with pytest.raises(ValueError, match="give a tensor"):
-        VAE_DLM(custom, steady_metric=lambda u: u).double().eval()(batch())
+        VAE_DLM(custom, steady_metric=lambda u: u).double()(batch(8))
 
 
 class Returns(BaseDecoder):
