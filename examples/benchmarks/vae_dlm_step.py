@@ -3,8 +3,8 @@
 Loss, gradient and Adam step for the Burgers equation: 201 points, d = 6, networks of width 400.
 The published algorithm takes the derivatives by reverse mode, one pass for each row of the Jacobian
 and one for each entry of the metric, for the whole batch; its networks and its loss are those of
-VAE_DLM, which takes the terms of the metric from a random half: so their losses differ. The plain step
-is that of the "extended" VAE, the same networks without geometry.
+VAE_DLM, which takes the terms of the metric from a random half: so their losses differ. The plain
+step is that of the "extended" VAE, the same networks without geometry.
 
     python examples/benchmarks/vae_dlm_step.py [--quick]
 """
