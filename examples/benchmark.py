@@ -103,7 +103,7 @@ def sampler_configs(model, data, everything, seed, motion_steps):
 
 def model_config(name, images, args):
     """The class of a model, and its config in this comparison."""
-    fields = image_fields(images, args.latent_dim, args.epochs) | {"reconstruction_loss": "bce"}
+    fields = image_fields(images, args.latent_dim, args.epochs)
     if args.data == "digits":
         fields |= {"hidden_dims": (128, 64) if name == "BrownianRVAE" else (512,)}
         fields |= {"num_centers": 64}

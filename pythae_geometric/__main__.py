@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--version", action="version", version=f"pythae-geometric {__version__}")
     p.add_argument("command", choices=COMMANDS)
     command = p.parse_args(arguments[:1]).command
-    COMMANDS[command].main(arguments[1:])
+    former, warnings.formatwarning = warnings.formatwarning, _format
+    try:
+        COMMANDS[command].main(arguments[1:])
+    finally:
+        warnings.formatwarning = former
+
+
+def _format(message, category, filename, lineno, line=None):
+    """A warning without the line of code, which says nothing to those who run a program."""
+    return f"{category.__name__}: {message}\n"
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import re
 import runpy
 import shlex
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from pythae.models import VAE, VAEConfig
+from pythae.models import VAE, AutoModel, VAEConfig
 from pythae.models.nn.benchmarks import mnist
 from pythae.samplers import BaseSampler, NormalSamplerConfig
 from scipy.linalg import sqrtm
@@ -163,6 +164,36 @@ def test_train_resume_and_generate(tmp_path, monkeypatch, capsys):
     assert last_line(capsys).startswith("16 images in")
     assert len(list(out.glob("0*.png"))) == 16
     assert (out / "grid.png").stat().st_size > 1000
+
+
+@pytest.mark.filterwarnings("error:The posterior")
+def test_a_vae_of_the_digits_learns_by_the_defaults(tmp_path, capsys):
+    """By pythae's default error, half the squared one, it gives the mean image for every digit."""
+    run("train", "--epochs", 20, "--output-dir", tmp_path)
+    folder = last_line(capsys)
+    data = load_data("digits")
+    recon = reconstructions(AutoModel.load_from_folder(folder).eval(), data.test)
+    left = (recon - data.test).square().sum() / (data.test - data.train.mean(0)).square().sum()
+    assert left < 0.8
+    run("generate", "--model-folder", folder, "--sampler", "MetricUniformHMC", "--num-samples", 20)
+    assert "has collapsed" not in capsys.readouterr().err
+
+
+def test_the_hvae_keeps_the_squared_error():
+    fields = models.image_fields(load_data("digits").train, 2, 1)
+    assert models.make_config("HVAE", **fields)[1].reconstruction_loss == "mse"
+    assert models.make_config("BetaVAE", **fields)[1].reconstruction_loss == "bce"
+
+
+def test_warnings_have_no_line_of_code(monkeypatch):
+    def command(arguments):
+        shown.append(warnings.formatwarning("Look here.", UserWarning, "main.py", 3))
+
+    shown, before = [], warnings.formatwarning
+    monkeypatch.setattr(__main__.train, "main", command)
+    run("train")
+    assert shown == ["UserWarning: Look here.\n"]
+    assert warnings.formatwarning is before
 
 
 def test_configs_are_read_from_files(tmp_path, capsys):

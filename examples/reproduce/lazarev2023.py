@@ -7,7 +7,8 @@ curvature; from there it is trained for the same number of steps as it is ("none
 functional, whose weight rises: on the Gaussians large constant weights cost more error at equal
 curvature. The study shows both. The first training of the roll begins with a small piece, which
 grows as it is learned: an autoencoder that sees the whole roll at once ("at once") tears it.
-Everything is measured on points that were not trained on.
+Everything is measured on points that were not trained on. The rows of a seed are kept in the output
+folder when they are complete: started again, the script goes on with what is missing.
 """
 
 import pathlib
@@ -33,6 +34,7 @@ from matplotlib.colors import LogNorm
 from sklearn.manifold import TSNE
 
 from pythae_geometric.commands.arguments import at_least, parser
+from pythae_geometric.commands.files import kept, row_path
 from pythae_geometric.commands.tables import publish, table
 from pythae_geometric.geometry import DegenerateMetricError
 
@@ -275,7 +277,11 @@ def main():
     results, seconds = {name: {"rows": []} for name in builds}, 0.0
     with ProcessPoolExecutor(2, processes()) as pool:
         plan = [(name, seed) for name in builds for seed in (*range(seeds), None)]
-        futures = {key: pool.submit(task, builds[key[0]], key[1], args) for key in plan}
+        length, futures = (training.QUICK if args.quick else training.FULL), {}
+        for name, seed in plan:
+            key = name, "study" if seed is None else seed, length.num_samples
+            path = row_path(args.output_dir, *key)
+            futures[name, seed] = pool.submit(kept, path, task, builds[name], seed, args)
         for (name, seed), future in futures.items():
             rows, spent = future.result()
             seconds += spent

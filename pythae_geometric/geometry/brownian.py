@@ -127,8 +127,8 @@ def brownian_motion(
             :class:`~pythae_geometric.geometry.RowStreams` for B rows; None: torch's global one.
         trajectory: whether to return the way or the end only, which needs little memory.
         halvings: how often a step may be halved, 0 or more; each doubles the work where the metric
-            is roughest. 0: all steps are equal, which saves a fifth of the work of a path that
-            needs no shorter ones.
+            is roughest. 0: all steps are equal, which saves a quarter (a decoder's metric) to a
+            half (a posterior metric) of the work of a path that needs no shorter ones.
         score: the gradient of the log density to which the motion tends, with respect to ``dz`` and
             not to the volume, as a function of points ``[B, d] -> [B, d]``, such as
             ``lambda z: mixture.log_volume_and_grad(z)[1]`` of a

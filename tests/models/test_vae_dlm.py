@@ -678,6 +678,9 @@ def test_bad_construction():
     custom = VAE_DLM_Config(input_dim=(7,), latent_dim=3, hidden_dim=8, steady_metric="custom")
     with pytest.raises(ValueError, match="give a tensor"):
         VAE_DLM(custom, steady_metric=lambda u: u).double()(batch(8))
+    # Of three points in three dimensions u is [3, 3].
+    with pytest.raises(ValueError, match="symmetric"):
+        VAE_DLM(custom, steady_metric=lambda u: u).double().eval()(batch(3))
 
 
 class Returns(BaseDecoder):

@@ -69,7 +69,7 @@ def custom_metric(
     """The values of a custom steady metric at chart points ``[B, d]``: ``[B, d, d]`` or ``[d, d]``.
 
     Raises:
-        ValueError: if there is none, or its values have another shape.
+        ValueError: if there is none, or its values have another shape or are not symmetric.
     """
     if steady_metric is None:
         raise ValueError(
@@ -79,4 +79,7 @@ def custom_metric(
     Sigma, (B, d) = steady_metric(u), u.shape
     if not isinstance(Sigma, torch.Tensor) or Sigma.shape not in ((B, d, d), (d, d)):
         raise ValueError(f"steady_metric must give a tensor {[B, d, d]} at {B} points.")
+    # Also for d points that are returned as they are, which have the shape [d, d].
+    if bool((Sigma - Sigma.mT).abs().amax() > 1e-3 * Sigma.abs().amax()):
+        raise ValueError("steady_metric must give symmetric tensors, as a metric is.")
     return Sigma

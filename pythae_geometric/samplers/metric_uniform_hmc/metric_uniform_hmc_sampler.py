@@ -375,6 +375,7 @@ def _warn_of_collapse(codes: torch.Tensor, log_vars: torch.Tensor | None) -> Non
         warn(
             "The posterior of this model has collapsed: the codes of different data differ by only "
             f"{ratio:.2g} standard deviations of their posteriors in every coordinate, so samples "
-            "will all look alike. Train it with less weight on its regularisation (a smaller beta, "
-            "or a sum of squared errors instead of a mean)."
+            "will all look alike. Train it with less weight on its regularisation: a smaller beta, "
+            'a sum of squared errors instead of a mean, or reconstruction_loss="bce" for images in '
+            "[0, 1]."
         )
