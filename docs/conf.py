@@ -36,7 +36,12 @@ html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+# What torch documents of every module, and the link from a class to its config, is left out.
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "exclude-members": "extra_repr, config_class",
+}
 # The docstrings give shapes and ranges, which types do not.
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False

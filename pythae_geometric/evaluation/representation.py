@@ -60,7 +60,7 @@ def negative_log_likelihood(model: BaseAE, images: object, num_samples: int = 20
 
     Args:
         model: a pythae model with ``get_nll``; used in evaluation mode.
-        images: as for :func:`reconstruction_error`.
+        images: ``[N, *input_dim]``: array, tensor, list, data set or ``DataLoader``.
         num_samples: L, 1 or more.
 
     Raises:

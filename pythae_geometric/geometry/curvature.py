@@ -141,7 +141,7 @@ def curvature_estimates(
     unbiased estimate of :math:`R^2`; their gradients are unbiased, too.
 
     Args:
-        immersion: as for :func:`scalar_curvature`.
+        immersion: map ``[B, d] -> [B, ...]``, twice differentiable.
         z: points, ``[B, d]``.
         num_tangents: m, from 2 to d.
         num_estimates: n, independent at each point.
@@ -151,8 +151,8 @@ def curvature_estimates(
         The estimates ``[n, B]``, and the Cholesky factor ``[B, d, d]`` of the metric.
 
     Raises:
-        DegenerateMetricError, TypeError, ValueError: as for :func:`scalar_curvature`; a number is
-            out of range.
+        DegenerateMetricError: the Jacobian has no full rank at some point.
+        TypeError, ValueError: ``z`` or the immersion is none, or a number is out of range.
 
     References:
         The scalar curvature as a mean of sectional ones: M. P. do Carmo, Riemannian Geometry,

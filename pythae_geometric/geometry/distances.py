@@ -31,10 +31,12 @@ def distance_matrix(
     diagonal. It is not differentiable; :func:`~.geodesics.squared_distance` is.
 
     Args:
-        immersion_or_metric, steps, iterations, tolerance: as for :func:`~.geodesics.geodesic`, with
-            the defaults of :func:`~.geodesics.squared_distance`.
+        immersion_or_metric: a map ``[B, d] -> [B, ...]`` or a metric.
         x: points, ``[N, d]``.
         y: other points, ``[M, d]``. None: the points ``x`` themselves.
+        steps: number of steps of a geodesic, even and at least 4.
+        iterations: the most evaluations of energy and gradient for a block of pairs, 1 or more.
+        tolerance: relative accuracy of the nodes of a geodesic, above 0.
         batch_size: number of pairs that are solved together. Apart from the matrix itself, the
             memory needed depends on this and not on N and M: the map is evaluated at no more than
             ``batch_size (2 steps + 1)`` points at once.

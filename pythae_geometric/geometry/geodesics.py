@@ -43,8 +43,8 @@ def geodesic(
         x: starts, ``[B, d]``.
         y: ends, ``[B, d]``.
         steps: number N of steps of a curve, even and at least 4.
-        iterations: evaluations of energy and gradient allowed.
-        tolerance: relative accuracy of the nodes; the energy is accurate to its square.
+        iterations: the most evaluations of energy and gradient, 1 or more.
+        tolerance: relative accuracy of the nodes, above 0; the energy is accurate to its square.
 
     Raises:
         TypeError, ValueError: arguments of wrong shape or range, or a metric that is not finite
@@ -106,14 +106,21 @@ def squared_distance(
     ``y`` and the parameters of the immersion or metric. At ``x = y`` value and gradient are 0.
 
     Args:
-        immersion_or_metric, x, y, steps, iterations, tolerance: as for :func:`geodesic`, with the
-            defaults of a training loop. Modules are differentiated in evaluation mode.
+        immersion_or_metric: a map ``[B, d] -> [B, ...]`` or a metric. Modules are differentiated in
+            evaluation mode.
+        x: starts, ``[B, d]``.
+        y: ends, ``[B, d]``.
+        steps: number of steps of a curve, even and at least 4. This default and those that follow
+            are for a training loop; :func:`geodesic` has more accurate ones.
+        iterations: the most evaluations of energy and gradient, 1 or more.
+        tolerance: relative accuracy of the nodes, above 0.
 
     Returns:
         ``[B]``.
 
     Raises:
-        TypeError, ValueError: as for :func:`geodesic`.
+        TypeError, ValueError: arguments of wrong shape or range, or a metric that is not finite
+            on the straight lines.
 
     Warns:
         ConvergenceWarning: some curves did not converge.
@@ -200,11 +207,20 @@ def logarithm(
     nodes would be of order 2. It is not differentiable itself.
 
     Args:
-        immersion_or_metric, x, y, steps, iterations, tolerance: as for :func:`geodesic`.
+        immersion_or_metric: a map ``[B, d] -> [B, ...]`` or a metric.
+        x: starts, ``[B, d]``.
+        y: ends, ``[B, d]``.
+        steps: number of steps of a geodesic, even and at least 4.
+        iterations: the most evaluations of energy and gradient, 1 or more.
+        tolerance: relative accuracy of the nodes of a geodesic, above 0.
 
     Raises:
-        DegenerateMetricError: the metric is not positive definite at some ``x``. Other errors and
-            warnings are those of :func:`geodesic`.
+        TypeError, ValueError: arguments of wrong shape or range, or a metric that is not finite
+            on the straight lines.
+        DegenerateMetricError: the metric is not positive definite at some ``x``.
+
+    Warns:
+        ConvergenceWarning: some geodesics did not converge.
 
     Example:
         >>> x, y = torch.zeros(1, 2), torch.tensor([[3.0, 4.0]])

@@ -41,13 +41,16 @@ def heat_kernel_log_prob(
         z: where to evaluate, ``[B, d]``.
         mean: centres, ``[B, d]``.
         time: a positive number, or one for each point, ``[B]``.
-        steps, iterations, tolerance: of the geodesics, see :func:`~.geodesics.squared_distance`.
+        steps: number of steps of a geodesic, even and at least 4.
+        iterations: the most evaluations of energy and gradient, 1 or more.
+        tolerance: relative accuracy of the nodes of a geodesic, above 0.
 
     Returns:
         ``[B]``, differentiable in ``z``, ``mean``, ``time`` and the parameters.
 
     Raises:
-        TypeError, ValueError: as for :func:`~.geodesics.squared_distance`, or a time not positive.
+        TypeError, ValueError: arguments of wrong shape or range, a time that is not positive, or a
+            metric that is not finite on the straight lines.
         DegenerateMetricError: the metric is not positive definite at some point.
 
     Warns:

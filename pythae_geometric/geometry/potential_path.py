@@ -48,9 +48,14 @@ def potential_path(
     .. math:: 2 \log L_V + 10 \sum_q \bigl(|\gamma'(t_q)| / \overline{|\gamma'|} - 1\bigr)^2.
 
     Args:
-        immersion_or_metric, x, y, steps, iterations, tolerance: as for
-            :func:`~.geodesics.geodesic`. Structures of V narrower than a step cannot be seen:
-            raise ``steps``.
+        immersion_or_metric: a map ``[B, d] -> [B, ...]`` or a metric, such as that of a fitted
+            sampler.
+        x: starts, ``[B, d]``.
+        y: ends, ``[B, d]``.
+        steps: number of steps of a curve, even and at least 4. Structures of V narrower than a step
+            cannot be seen: raise it.
+        iterations: the most evaluations of the functional and its gradient, 1 or more.
+        tolerance: relative accuracy of the nodes, above 0.
 
     Returns:
         Curves at constant Euclidean speed. ``length`` is :math:`L_V` in units of the largest V on
@@ -58,7 +63,8 @@ def potential_path(
         scale of V; ``energy`` is half its square.
 
     Raises:
-        TypeError, ValueError: as for :func:`~.geodesics.geodesic`.
+        TypeError, ValueError: arguments of wrong shape or range, or a metric that is not finite
+            on the straight lines.
         DegenerateMetricError: the metric is not positive definite at some point of a curve.
 
     Warns:

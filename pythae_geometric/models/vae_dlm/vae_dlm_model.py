@@ -84,8 +84,8 @@ class VAE_DLM(GeometricModel):
 
     In training mode the last three terms are means over a random half of the batch.
 
-    **Gradients** of the parameters are clipped entry by entry at ±``gradient_clip``, in every
-    backward pass.
+    **Gradients** of the parameters are clipped entry by entry at plus or minus ``gradient_clip``,
+    in every backward pass.
 
     The output of ``forward`` has ``loss``, ``recon_loss``, ``reg_loss`` (the sum above),
     ``recon_x`` and ``z`` (the chart points); where their weights are not 0, ``metric_loss``,
