@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pythae.data.datasets import BaseDataset
-from pythae.models import VAE, VAEConfig
+from pythae.models import VAE, VAE_LinNF, VAE_LinNF_Config, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import nn
@@ -279,6 +279,22 @@ class TestLabels:
         )
         with pytest.raises(TypeError, match="take labels: pass labels"):
             interpolate(model, x[:4], x[4:8])
+
+    def test_of_one_label_the_flows_after_the_posterior_are_part_of_the_decoder(self):
+        class Decoder(BaseDecoder):
+            def forward(self, z, y):
+                return ModelOutput(reconstruction=Conditional(1)(z, y))
+
+        torch.manual_seed(0)
+        config = VAE_LinNF_Config(input_dim=(2,), latent_dim=2)
+        model = VAE_LinNF(config, decoder=Decoder()).eval()
+        codes = z = planes()[0]
+        with torch.no_grad():
+            for flow in model.net:
+                z = flow(z).out
+            found = given(model, 1).decoder(codes)["reconstruction"]
+        assert float((z - codes).abs().max()) > 0.1
+        torch.testing.assert_close(found, z + Conditional(1).centres[1])
 
     @pytest.mark.parametrize(
         ("call", "error", "message"),
