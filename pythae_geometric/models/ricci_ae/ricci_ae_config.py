@@ -25,8 +25,8 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
         curvature_weight (float): The weight of the functional. None: 0.001, or as much less as
             keeps the weighted functional within 0.1 % of the reconstruction error, so that a
             decoder can bend as far as the data ask for; for lengths of about 1 in data space.
-            ``docs/guides/curvature.md`` shows what it costs. A number is taken as it is. In a
-            training from scratch 0.01 can hold the decoder flat where the data are rolled up, for
+            ``docs/results/ricci_ae_default.md`` says what it costs. A number is taken as it is: in
+            a training from scratch 0.01 can hold the decoder flat where the data are rolled up, for
             many times the error; after a first training without curvature it cost at most 6 %
             (``examples/reproduce/lazarev2023.md``), but more with Perelman's functionals. Negative:
             the functional is increased, which for :math:`\mathcal{F}` and :math:`\mathcal{W}` is
