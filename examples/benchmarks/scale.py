@@ -168,10 +168,10 @@ def cost(row, fields):
     return {"seconds": seconds, "megabytes": megabytes}
 
 
-def exponent(x, y):
-    """Of the growth of y in x, over the upper half."""
+def exponent(x, y, least):
+    """Of the growth of y in x, over the upper half, if it is above ``least`` there."""
     half = max(2, math.ceil(len(x) / 2))
-    if len(x) < 3 or None in y or min(y[-half:]) <= 0:
+    if len(x) < 3 or None in y or min(y[-half:]) <= least:
         return None
     return float(np.polyfit(np.log(x[-half:]), np.log(y[-half:]), 1)[0])
 
@@ -211,7 +211,9 @@ def study_table(study, results):
     numbers = sorted({n for row in results.values() for n in row})
     rows = []
     for row, cells in results.items():
-        powers = [exponent(*series(cells, unit)) for unit in ("seconds", "megabytes")]
+        # Memory below 1 MB is lost in what the process has left free.
+        units = {"seconds": 0, "megabytes": 1}
+        powers = [exponent(*series(cells, unit), least) for unit, least in units.items()]
         text = ", ".join("-" if power is None else f"{power:.2f}" for power in powers)
         rows.append([row, *(cell(cells.get(n)) for n in numbers), text])
     elsewhere = ", ".join(f"{k} {v}" for k, v in fixed.items())

@@ -117,9 +117,9 @@ def image_fields(
 ) -> dict[str, Any]:
     """What the config of any model should know of its training on ``images`` in [0, 1].
 
-    The error is the cross entropy, for by pythae's default, half the squared error, the divergence
-    of a VAE outweighs all that small images have to say: its posterior collapses on the digits. A
-    model whose latent codes lie on a ``manifold`` gets a torus of ``latent_dim`` dimensions.
+    The error is the cross entropy: with pythae's default, half the squared error, the divergence
+    outweighs the error of small images, and VAEs of the digits collapse. A model whose latent codes
+    lie on a ``manifold`` gets a torus of ``latent_dim`` dimensions.
     """
     return {
         "input_dim": tuple(images.shape[1:]),

@@ -9,8 +9,8 @@
 
 In a checkout, python examples/train.py does the same. The digits of scikit-learn are built in;
 other data are read from files, see --data. A model by name is trained with the binary cross entropy
-where it has the choice ("reconstruction_loss": "bce"), since by pythae's default, half the squared
-error, a VAE of small images gives the mean image for all of them. JSON files are configs as pythae
+where it has the choice ("reconstruction_loss": "bce"): with pythae's default, half the squared
+error, a VAE of the digits gives the mean image for all of them. JSON files are configs as pythae
 saves them: {"name": "VAEConfig", "latent_dim": 8}. The last line printed is the folder of the
 trained model, which generate and compare take.
 """

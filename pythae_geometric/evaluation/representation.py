@@ -60,7 +60,8 @@ def negative_log_likelihood(model: BaseAE, images: object, num_samples: int = 20
 
     Args:
         model: a pythae model with ``get_nll``; used in evaluation mode.
-        images: ``[N, *input_dim]``: array, tensor, list, data set or ``DataLoader``.
+        images: ``[N, *input_dim]``, on the scale that the model was trained on: array, tensor,
+            list, data frame, data set or ``DataLoader``.
         num_samples: L, 1 or more.
 
     Raises:

@@ -152,7 +152,8 @@ def curvature_estimates(
 
     Raises:
         DegenerateMetricError: the Jacobian has no full rank at some point.
-        TypeError, ValueError: ``z`` or the immersion is none, or a number is out of range.
+        TypeError, ValueError: ``z`` is no batch of points, the immersion does not map it to tensors
+            ``[B, ...]``, or a number is out of range.
 
     References:
         The scalar curvature as a mean of sectional ones: M. P. do Carmo, Riemannian Geometry,
