@@ -28,7 +28,7 @@ from pythae_geometric.data.synthetic import swiss_roll
 from pythae_geometric.geometry import scalar_curvature
 from pythae_geometric.models.networks import PerceptronDecoder, PerceptronEncoder
 from pythae_geometric.models.ricci_ae import RicciAE, RicciAEConfig, RunawayFunctionalError
-from pythae_geometric.models.ricci_ae.default_weight import default_weight
+from pythae_geometric.models.ricci_ae.default_weight import DefaultWeight
 from pythae_geometric.models.ricci_ae.ricci_functional import RicciFunctional
 
 FUNCTIONALS = ["total_squared", "perelman_f", "perelman_w"]
@@ -318,8 +318,54 @@ def test_every_output_is_there_and_the_loss_is_their_sum():
         (0.0, 5.0, 0.0),
     ],
 )
-def test_default_weight(error, functional, weight):
-    assert default_weight(error, functional) == pytest.approx(weight, rel=1e-12)
+@pytest.mark.parametrize("training", [True, False])
+def test_default_weight_of_a_first_step(error, functional, weight, training):
+    assert DefaultWeight().train(training)(error, functional) == pytest.approx(weight, rel=1e-12)
+
+
+def test_the_default_weight_follows_the_largest_functional_of_the_past():
+    weight, E = DefaultWeight().double(), 2.0
+    assert weight(E, -400.0) == pytest.approx(0.001 * E / 400)
+    # Low ones keep the weight of the largest, which fades by 1 % a step.
+    for step in range(1, 11):
+        assert weight(E, 1.0) == pytest.approx(0.001 * E / (400 * 0.99 ** (step - 1)))
+    # One that exceeds the past counts less by as much, and is then remembered.
+    former = 400 * 0.99**10
+    assert weight(E, 10 * former) * 10 * former == pytest.approx(0.001 * E / 10)
+    assert weight(E, 10 * former) * 10 * former == pytest.approx(0.001 * E)
+
+
+def test_the_weighted_functional_is_at_most_a_thousandth_of_the_error_and_follows_a_growing_one():
+    """Values over twenty powers of ten, at random and growing by 5 % a step."""
+    draws = 10 ** (20 * torch.rand(2000, generator=seeded(), dtype=torch.float64) - 8)
+    growing = 1e-8 * 1.05 ** torch.arange(900, dtype=torch.float64)
+    for values in (draws, growing):
+        weight = DefaultWeight().double()
+        shares = [weight(3.0, float(C)) * float(C) / 3.0 for C in values]
+        assert max(shares) <= 0.001 * (1 + 1e-12)
+    large = [share for share, C in zip(shares, growing, strict=True) if C > 10]
+    assert large == pytest.approx([0.001 / 1.05] * len(large))
+
+
+def test_evaluation_does_not_remember_nor_does_a_functional_that_is_not_finite():
+    weight = DefaultWeight()
+    weight(1.0, 50.0)
+    weight(1.0, math.inf), weight(1.0, math.nan), weight.eval()(1.0, 500.0)
+    assert float(weight.peak) == 50.0
+
+
+def test_the_peak_is_saved_and_models_without_one_load(tmp_path):
+    model = small()
+    model(batch())
+    model.save(tmp_path)
+    loaded = RicciAE.load_from_folder(tmp_path)
+    peak = float(model.default_weight.peak)
+    assert peak > 0 and float(loaded.default_weight.peak) == pytest.approx(peak)
+    state = torch.load(tmp_path / "model.pt")
+    del state["model_state_dict"]["default_weight.peak"]
+    torch.save(state, tmp_path / "model.pt")
+    (tmp_path / "model_checksums.json").unlink()
+    assert RicciAE.load_from_folder(tmp_path).default_weight.peak == 0
 
 
 def gradients(model, value):
@@ -347,7 +393,7 @@ def test_a_high_curvature_counts_a_thousandth_of_the_error(recon_weight, trainin
     torch.testing.assert_close(out.loss, (recon_weight + 0.001) * E)
     assert out.curvature_weight == pytest.approx(0.001 * float(E.detach() / C.detach()))
 
-    again = model(batch(), generator=seeded())
+    again = model(batch(), generator=seeded())  # the peak is C
     logs = recon_weight * again.recon_loss.log() + 0.001 * again.curvature_loss.log()
     expected = gradients(model, logs)
     for mine, other in zip(gradients(model, out.loss), expected, strict=True):

@@ -23,8 +23,9 @@ class RicciAEConfig(StrictConfig, BaseAEConfig):
             Default: "mse"
         recon_weight (float): The weight of the reconstruction error, at least 0. Default: 1.0
         curvature_weight (float): The weight of the functional. None: 0.001, or as much less as
-            keeps the weighted functional within 0.1 % of the reconstruction error, so that a
-            decoder can bend as far as the data ask for; for lengths of about 1 in data space.
+            keeps the weighted functional within 0.1 % of the reconstruction error, measured by the
+            largest functional of the past steps, so that a decoder can bend and fold as far as the
+            data ask for; for lengths of about 1 in data space.
             ``docs/results/ricci_ae_default.md`` says what it costs. A number is taken as it is: in
             a training from scratch 0.01 can hold the decoder flat where the data are rolled up, for
             many times the error; after a first training without curvature it cost at most 6 %

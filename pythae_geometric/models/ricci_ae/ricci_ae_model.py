@@ -14,7 +14,7 @@ from ..bernoulli import bernoulli_log_prob
 from ..checks import check_parts, data_of, decoded, embedded
 from ..decoder_map import DecoderMap
 from ..scale import diverged
-from .default_weight import default_weight
+from .default_weight import DefaultWeight
 from .networks import default_decoder, default_encoder
 from .region import points_of_region, summary
 from .ricci_ae_config import RicciAEConfig
@@ -103,6 +103,7 @@ class RicciAE(GeometricModel, AE):
             config.functional, config.latent_dim, config.tau, config.num_tangents
         )
         self.register_buffer("training_steps", torch.zeros((), dtype=torch.long))
+        self.default_weight = DefaultWeight()
 
     def forward(self, inputs, generator: torch.Generator | None = None, **kwargs) -> ModelOutput:
         """Encode, decode, and take the loss.
@@ -153,7 +154,7 @@ class RicciAE(GeometricModel, AE):
     def _weight(self, recon_loss: torch.Tensor, curvature_loss: torch.Tensor) -> float:
         weight = self.model_config.curvature_weight
         if weight is None:
-            return default_weight(float(recon_loss.detach()), float(curvature_loss.detach()))
+            return self.default_weight(float(recon_loss.detach()), float(curvature_loss.detach()))
         return weight
 
     def _curvature(self, z: torch.Tensor, generator: torch.Generator | None) -> ModelOutput:
@@ -168,7 +169,9 @@ class RicciAE(GeometricModel, AE):
 
     @classmethod
     def _upgraded(cls, state):
-        return {"training_steps": torch.zeros((), dtype=torch.long), **state}
+        new = {"training_steps": torch.zeros((), dtype=torch.long)}
+        new["default_weight.peak"] = torch.zeros(())
+        return new | state
 
     @property
     def immersion(self) -> "RegularisedDecoder":
