@@ -19,16 +19,16 @@ class DefaultWeight(nn.Module):
               \qquad w = 0.001,\quad \rho = 0.001,
 
     with :math:`\bar C` the largest :math:`|C|` of the past training steps, of which each step
-    forgets 1 %; in the first step it is that step's own. So the weighted functional is at most the
-    share :math:`\rho` of the error, for two reasons:
+    forgets 1 %; in the first step it is that step's own. The weighted functional is then at most
+    the share :math:`\rho` of the error. Why neither a number nor the ratio E / C would do:
 
     - A fixed weight stops a surface that has to bend before it fits the data, because the curvature
       of such a surface exceeds its final one by powers of ten.
     - On a folded surface a few points decide C, and most steps draw none of them. A weight
-      proportional to E / C would give those steps the full share, and the sum of their gradients
-      was a tenth to a half of that of the error on the Swiss roll. With :math:`\bar C` the weight
-      changes slowly, and is small where C is that uncertain; a step whose C exceeds all of the past
-      by far counts less.
+      proportional to E / C would give those steps the full share: in two trainings on the Swiss
+      roll the sum of their gradients was a tenth to a half of that of the error. With
+      :math:`\bar C` the weight changes slowly, and is small where C is that uncertain; a step whose
+      C exceeds all of the past by far counts less.
     """
 
     peak: torch.Tensor
